@@ -1,0 +1,17 @@
+"""BERT-tiny (2 layers of 128, arXiv 1908.08962) by the paper's own recipe, on 106 English Wikipedia articles.
+
+Nobody has measured it to the end; it is a look at plain BERT where configs/quickstart.py cuts corners for speed (Muon, wide initial weights, no dropout).
+
+    python -m research.train --config=configs/bert/tiny.py --workdir=runs/bert_tiny
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.model.update(vocab_size=4096, max_length=128, width=128, layers=2, heads=2, mlp_width=512, dtype="float32", scan_layers=False)
+    c.data.update(name="wikipedia_sample", batch_size=32, eval_batch_size=32, length=128)
+    c.optimizer.update(learning_rate=1e-3, warmup_steps=200)
+    c.run.update(steps=2000, log_every=20, eval_every=200, save_every=500)
+    return c

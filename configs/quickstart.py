@@ -1,0 +1,22 @@
+"""A small BERT on 106 English Wikipedia articles, in the time it takes to read the README.
+
+A data set this small needs help to be learned from in minutes: weights that start as large as the width asks for (1 / sqrt(96)), Muon, and no dropout.
+Two CPU cores, about 4 minutes. What it reached, on the validation articles:
+
+    masked accuracy 0.137 (always guessing the most common token 0.046)
+    next-sentence accuracy 0.671 (chance 0.5)
+
+    python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.model.update(vocab_size=4096, max_length=128, width=96, layers=2, heads=4, mlp_width=192)
+    c.model.update(dropout=0.0, initializer_stddev=0.1, dtype="float32", scan_layers=False)
+    c.data.update(name="wikipedia_sample", batch_size=32, eval_batch_size=32, length=128)
+    c.optimizer.update(name="muon", learning_rate=5e-3, momentum=0.95, schedule="warmup_cosine", warmup_steps=100, clip_norm=1.0)
+    c.run.update(steps=1400, log_every=20, eval_every=100, save_every=200)
+    return c

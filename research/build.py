@@ -1,0 +1,297 @@
+"""The only wiring: names in a config -> data, model, objective, optimizer, shardings, source.
+
+To add a thing, write its file and give it a row here; or leave this repository alone and name it "package.module:function".
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+from typing import Any, Callable
+
+import grain
+import jax
+import tensorflow_datasets as tfds
+from flax import linen as nn
+
+from research.compile import chips, flops
+from research.core import sharding
+from research.core.errors import UserError
+from research.core.types import Batch, BatchSpec, Objective, Source, Vocabulary
+from research.data import sources, text
+from research.data import tokenizer as tokenizers
+from research.data.fetch import cache_dir, cache_lock
+from research.data.pairs import SentencePairs
+from research.data.wikipedia_sample import WikipediaSample
+from research.models.bert import Bert
+from research.models.transformer import TransformerConfig
+from research.objectives.masked_lm import MaskedLM
+from research.training import evaluate, optimizer, state, step
+from research.training.checkpoint import Checkpoints
+
+
+def sentence_pairs(config, corpus: "Corpus", split: str, length: int):
+    store = text.token_store(corpus.documents(split), corpus.tokenizer)
+    return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
+
+
+MODELS = {  # name -> function(config) -> module
+    "bert": lambda config: Bert(from_fields(TransformerConfig, config.model)),
+}
+OBJECTIVES = {  # name -> frozen dataclass; its fields are filled from config.objective and what `objective` below gives
+    "masked_lm": MaskedLM,
+}
+DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
+    "wikipedia_sample": WikipediaSample,
+}
+SOURCES = {  # name -> function(config, corpus, split, length) -> examples: a length, and example(i, NumPy generator) -> dict of arrays
+    "sentence_pairs": sentence_pairs,
+}
+
+
+def look_up(table: dict, name: str, field: str):
+    """The row of `table`, or what "package.module:function" names outside this repository."""
+    if name in table:
+        return table[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f'config.{field} is {name!r}: choose one of {", ".join(table)}, or name your own as "package.module:function".')
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as e:
+        raise UserError(f"config.{field} is {name!r}, which cannot be imported ({e}).") from e
+
+
+def from_fields(cls, group, **given):
+    """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    return cls(**({name: group[name] for name in names if name in group} | {name: given[name] for name in names if name in given}))
+
+
+def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
+    """What the config trains. Without a vocabulary, one of the right size stands in: enough for shapes and costs."""
+    size = config.model.vocab_size
+    vocabulary = vocabulary or Vocabulary(size, pad=0, cls=2, sep=3, mask=4, continues=(False,) * size)
+    if vocabulary.size > size:
+        raise UserError(f"the tokenizer has {vocabulary.size} tokens, config.model.vocab_size is {size}: raise it to at least that.")
+    for field in ("length", "short_length"):
+        if (config.data[field] or 0) > config.model.max_length:
+            raise UserError(
+                f"config.data.{field} {config.data[field]} is longer than the {config.model.max_length} positions of config.model.max_length."
+            )
+    model = look_up(MODELS, config.model.name, "model.name")(config)
+    cls = look_up(OBJECTIVES, config.objective.name, "objective.name")
+    return from_fields(cls, config.objective, model=model, vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All of a config but its data: nothing in here has been computed yet."""
+
+    config: Any
+    mesh: jax.sharding.Mesh
+    rules: tuple
+    objective: Objective
+    learning_rate: Callable
+    init: Callable[[], state.TrainState]
+    shapes: state.TrainState
+    shardings: state.TrainState
+    train_step: Callable  # compiled on first use
+    eval_step: Callable
+
+    @contextlib.contextmanager
+    def in_force(self):
+        """Within, activations are held to the shardings that the rules name."""
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
+            yield
+
+    def rows(self, batch_size: int, what: str) -> list[int]:
+        return sharding.process_rows(sharding.batch_sharding(self.mesh, self.rules, batch_size, what), batch_size)
+
+    def place(self, batch: Batch, batch_size: int) -> Batch:
+        return sharding.place_batch(batch, sharding.batch_sharding(self.mesh, self.rules, batch_size), batch_size)
+
+    def work(self) -> Callable[[Batch], tuple[int, float]]:
+        """batch -> (tokens or examples, model FLOPs of a training step: three times those of the loss)."""
+        known = {}
+
+        def of(batch):
+            shape = tuple((name, x.shape) for name, x in batch.items())
+            if shape not in known:
+                spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
+                loss = lambda params, batch: self.objective.loss_fn(params, batch, jax.random.key(0))
+                units = batch["tokens"].size if "tokens" in batch else len(batch["valid"])
+                known[shape] = units, 3 * flops.count_flops(loss, self.shapes.params, spec)
+            return known[shape]
+
+        return of
+
+    @property
+    def unit(self) -> str:
+        return "tokens" if "tokens" in self.objective.example_batch else "examples"
+
+    def peak_flops(self) -> float | None:
+        return chips.peak_flops(self.mesh.devices.flat, self.config.model.dtype)
+
+
+def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Experiment:
+    """Wires a config for `devices`, all by default. Raises UserError for whatever does not divide, fit or exist; touches no data."""
+    c = config
+    _check_fields(c)
+    mesh = sharding.make_mesh(c.mesh, devices)
+    rules = sharding.make_rules(c.mesh.rules, c.mesh.extra_rules)
+    batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
+    sharding.batch_sharding(mesh, rules, c.data.eval_batch_size, "data.eval_batch_size")
+    what = objective(c, vocabulary)
+    _check_accumulation(what, c.optimizer.accumulate, c.data.batch_size, sharding.shards(batch, 0))
+    o = c.optimizer
+    rate = optimizer.make_schedule(o.schedule, o.learning_rate, c.run.steps, o.warmup_steps, o.decay_steps, o.final_fraction)
+    transform = optimizer.make_optimizer(o, rate, what.logical_axes)
+    init = state.initial_state(what, transform, c.seed, o.ema_decay is not None)
+    shapes = jax.eval_shape(init)
+    shardings = state.state_shardings(shapes, what.logical_axes, mesh, rules)
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    train_step = jax.jit(
+        step.make_train_step(what.loss_fn, transform, c.seed, o.accumulate, o.ema_decay),
+        in_shardings=(shardings, batch),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+    eval_step = jax.jit(step.make_eval_step(what.loss_fn), in_shardings=(shardings.params, batch), out_shardings=whole)
+    return Experiment(c, mesh, rules, what, rate, init, shapes, shardings, train_step, eval_step)
+
+
+def _check_fields(c):
+    positive = ("run.steps", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "run.eval_batches", "data.batch_size")
+    positive += ("data.eval_batch_size", "data.threads", "data.buffer", "model.heads", "model.layers", "model.width")
+    for name in positive:
+        group, field = name.split(".")
+        if c[group][field] is not None and c[group][field] < 1:
+            raise UserError(f"config.{name} is {c[group][field]}: it must be at least 1.")
+    for name in ("length", "short_length"):
+        if c.data[name] is not None and c.data[name] < 8:
+            raise UserError(f"config.data.{name} is {c.data[name]}: it must be at least 8.")
+    if c.run.best_mode not in ("min", "max"):
+        raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
+
+
+def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
+    if k > 1 and not what.separable:
+        raise UserError(f"{type(what).__name__} couples the examples of a batch: optimizer.accumulate must be 1, not {k}.")
+    if k < 1 or batch_size % (k * shards):
+        raise UserError(f"data.batch_size {batch_size} does not divide into optimizer.accumulate={k} microbatches over {shards} shards.")
+
+
+class Corpus:
+    """The data set that a config names, and its tokenizer: the run's own, else the one given, else that of the run it starts from, else one trained on the training split."""
+
+    def __init__(self, config, workdir: pathlib.Path):
+        self._config = config
+        self._builder = dataset_builder(config.data.name, config.data.dir)
+        self.tokenizer = self._tokenizer(workdir / "tokenizer.json")
+        self.vocabulary = tokenizers.vocabulary(self.tokenizer)
+        self.manifest = {}
+
+    def documents(self, split: str) -> text.Documents:
+        return text.Documents(self._builder, split, self._config.data.text_field, self._config.data.language)
+
+    def examples(self, split: str, length: int):
+        examples = look_up(SOURCES, self._config.data.source, "data.source")(self._config, self, split, length)
+        self.manifest[f"{split}/{length}"] = examples.manifest
+        return examples
+
+    def _tokenizer(self, own: pathlib.Path):
+        d = self._config.data
+        if own.exists():
+            return tokenizers.load_tokenizer(own)
+        if d.tokenizer is not None:
+            return tokenizers.load_tokenizer(d.tokenizer)
+        if self._config.init["from"] is not None:  # its word table means these words
+            return tokenizers.load_tokenizer(pathlib.Path(self._config.init["from"]) / "tokenizer.json")
+        documents = self.documents(d.train_split)
+        cached = cache_dir() / "tokenizers" / f"{documents.name}-{self._config.model.vocab_size}-{documents.key}.json".replace("/", "-")
+        with cache_lock(cached.name):
+            if not cached.exists():
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                tokenizers.train_wordpiece(documents, self._config.model.vocab_size).save(f"{cached}.draft")
+                pathlib.Path(f"{cached}.draft").replace(cached)
+        return tokenizers.load_tokenizer(cached)
+
+
+def dataset_builder(name: str, folder: str | None):
+    """The TFDS builder of `name`: ours by the table; any other as it was prepared in `folder`, or as TFDS can prepare it."""
+    folder = folder or str(cache_dir() / "tfds")
+    if name in DATASETS or ":" in name:
+        return look_up(DATASETS, name, "data.name")(data_dir=folder, file_format="array_record")
+    prepared = [path.parent for path in sorted(pathlib.Path(folder, name).glob("**/dataset_info.json"))]
+    if prepared:
+        return tfds.builder_from_directory(prepared[-1])
+    try:
+        return tfds.builder(name, data_dir=folder, file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as e:
+        raise UserError(
+            f"config.data.name is {name!r}: not one of ours ({', '.join(DATASETS)}), not prepared in {folder}, and TFDS cannot prepare it here "
+            f"({type(e).__name__}). Where tensorflow is installed, `tfds build {name} --file_format=array_record` does; give its folder as config.data.dir."
+        ) from e
+
+
+def training_source(e: Experiment, corpus: Corpus) -> Source:
+    """Shuffled and repeated examples of the training split, first of the short length where the config has one."""
+    d = e.config.data
+
+    def source(length):
+        examples = corpus.examples(d.train_split, length)
+        order = grain.MapDataset.range(len(examples)).seed(e.config.seed).shuffle().repeat().random_map(examples.example)
+        made = sources.GrainSource(order, d.batch_size, e.rows(d.batch_size, "data.batch_size"), d.threads, d.buffer)
+        _check_batch(made.spec, e.objective.example_batch)
+        return made
+
+    if d.short_length is None:
+        return source(d.length)
+    return sources.Phases([(round(d.short_fraction * e.config.run.steps), source(d.short_length)), (0, source(d.length))])
+
+
+def _check_batch(given: BatchSpec, wanted: BatchSpec):
+    describe = lambda spec: ", ".join(f"{name} {x.dtype}" for name, x in sorted(spec.items()))
+    if describe(given) != describe(wanted):
+        raise UserError(f"config.data.source gives ({describe(given)}), config.objective takes ({describe(wanted)}): choose two that match.")
+
+
+def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
+    """The examples an evaluation sees: the same for every run, since their seed is 0."""
+    examples = corpus.examples(split, config.data.length)
+    return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
+
+
+def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None) -> Callable:
+    """params -> metrics on a split."""
+    size = e.config.data.eval_batch_size
+    examples = validation_examples(e.config, corpus, split)
+    rows = e.rows(size, "data.eval_batch_size")
+
+    def run(params):
+        return evaluate.evaluate(e.eval_step, params, (e.place(batch, size) for batch in sources.batches_of(examples, size, rows, limit)))
+
+    return run
+
+
+def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> state.TrainState:
+    """The state a run begins or goes on from, by the resume policy of research/training/checkpoint.py; puts `source` in its place."""
+    if checkpoints.latest is not None:
+        found, position = checkpoints.restore(e.shapes, e.shardings)
+        source.restore(position)
+        return found
+    fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
+    begin_from, allow_new = e.config.init["from"], e.config.init.allow_new
+    if begin_from is None:
+        return fresh
+    loaded = Checkpoints(begin_from, read_only=True).restore_params(e.shapes.params, e.shardings.params, allow_new=allow_new)
+    params = jax.tree.map(lambda new, old: new if old is None else old, fresh.params, loaded)
+    return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
+
+
+def trained_params(e: Experiment, workdir: pathlib.Path, at_step: int | None = None):
+    """(step, parameters) of a run: its latest checkpoint, or the one asked for; the moving average where it kept one."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    found = checkpoints.latest if at_step is None else at_step
+    return found, checkpoints.restore_params(e.shapes.params, e.shardings.params, found)

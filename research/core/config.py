@@ -1,0 +1,132 @@
+"""Configs: a Python file, overridden on the command line, locked, frozen, and kept as JSON beside the run.
+
+A config holds no objects: numbers, strings, booleans, tuples of them, and None for what is absent.
+"""
+
+import json
+import pathlib
+import re
+
+from absl import flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+from ml_collections.config_dict import placeholder
+
+from research.core.errors import UserError
+
+# What may differ when a run goes on: where it computes and how often it reports, never what it computes.
+MAY_CHANGE = ("mesh.", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "data.threads", "data.buffer", "data.dir")
+
+
+def parse(argv: list[str], define) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --config=FILE[:ARGUMENT], --config.a.b=value, and the flags that `define(flag_values)` adds.
+
+    Raises UserError, in one line and with the nearest real name, for an unknown field or flag, a wrong type, a missing file.
+    """
+    argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
+    path = (given("config", argv) or "").split(":")[0]
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"there is no config file {path}: give the path of one, such as configs/quickstart.py.")
+    config_flags.DEFINE_config_file("config", None, "A config file; its one argument may follow a colon.", **_options(values, argv))
+    define(values)
+    _read_flags(values, argv)
+    return values, FrozenConfigDict(values.config)
+
+
+def parse_run(argv: list[str], define) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, and the flags that `define(flag_values)` adds."""
+    argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
+    if given("workdir", argv) is None:
+        raise UserError("say which run: --workdir=runs/NAME; to train, say what as well: --config=configs/NAME.py.")
+    kept = read(pathlib.Path(given("workdir", argv)) / "config.json")
+    config_flags.DEFINE_config_dict("config", _with_types(ConfigDict(kept), argv), "The config of the run.", **_options(values, argv))
+    define(values)
+    _read_flags(values, argv)
+    return values, FrozenConfigDict(values.config)
+
+
+def _with_types(config: ConfigDict, argv: list[str]) -> ConfigDict:
+    """What is absent in a run's config is None, which has no type to be overridden by: the override's own is taken."""
+    absent = [name for name, value in flatten(config).items() if value is None]
+    for name in absent:
+        text = given(re.escape(f"config.{name}"), argv)
+        if text is not None:
+            number = int if re.fullmatch(r"[+-]?\d+", text) else float if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text) else str
+            config.update_from_flattened_dict({name: placeholder(number)})
+    return config
+
+
+def given(flag: str, argv: list[str]) -> str | None:
+    """The value of --flag=value or --flag value, the last if there are several; None if there is none."""
+    joined = [arg.split("=", 1)[1] for arg in argv if re.match(f"--?{flag}=", arg)]
+    apart = [after for arg, after in zip(argv, argv[1:]) if re.fullmatch(f"--?{flag}", arg)]
+    return (joined + apart or [None])[-1]
+
+
+def _options(values, argv) -> dict:
+    return {"lock_config": True, "flag_values": values, "sys_argv": argv}
+
+
+def _read_flags(values, argv):
+    try:
+        rest = values(argv)
+    except flags.Error as e:
+        raise UserError(str(e)) from e
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise _explained(e, argv) from e
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not understood: every argument is a flag, --name=value.")
+
+
+def _quoted(arg: str) -> str:
+    """`--config.init.from=RUN` as ml_collections reads it: a Python keyword cannot be an attribute."""
+    return re.sub(r"^(--?config\.init)\.from\b", r'\1["from"]', arg)
+
+
+def _explained(error: Exception, argv) -> Exception:
+    """An override that names no field or has the wrong type is the user's; an error inside a config file is ours."""
+    overrides = [arg for arg in argv if arg.startswith("--config.")]
+    message = str(error.args[0] if error.args else error).replace("\\'", "'")
+    unknown = re.search(r"'(\w+)'", message)
+    for override in overrides:
+        key = override.removeprefix("--config.").split("=")[0]
+        if unknown and unknown[1] in key.split("."):
+            near = re.search(r'Did you mean "(\w+)"', message)
+            return UserError(f"the config has no field {key!r}{f': did you mean {near[1]!r}?' if near else '; configs/base.py lists all'}")
+    return UserError(f"{overrides[-1]}: {message}") if overrides and isinstance(error, (TypeError, ValueError)) else error
+
+
+def to_json(config) -> str:
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def read(path: pathlib.Path) -> FrozenConfigDict:
+    """The config that a run directory holds. Raises UserError if it is not there or cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no run: there is no {path.name} in it.")
+    try:
+        return FrozenConfigDict(_tuples(json.loads(path.read_text())))
+    except ValueError as e:
+        raise UserError(f"{path} cannot be read ({e}).") from e
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def flatten(config) -> dict:
+    """{dotted.name: value} of every field."""
+
+    def walk(prefix, value):
+        if isinstance(value, dict):
+            return {name: leaf for key, item in value.items() for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()}
+        return {prefix: value}
+
+    return walk("", config.to_dict())
+
+
+def differences(before, now) -> list[tuple]:
+    """(name, value before, value now) of each field that differs."""
+    before, now = flatten(before), flatten(now)
+    return [(name, before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]

@@ -1,0 +1,133 @@
+"""Which array dimension lies on which mesh axis.
+
+Parameters and activations name their dimensions by logical axes (batch, sequence, embed, heads, head_dim, mlp, vocab,
+layers). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
+The first rule whose mesh axes are still free wins, so `embed` is split over `fsdp` in a parameter and, where `batch` has taken
+`fsdp` already, whole in an activation.
+"""
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from research.core.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "context", "tensor")
+
+_BATCH = (("batch", ("data", "fsdp")), ("sequence", "context"))
+_WHOLE = tuple((axis, None) for axis in ("embed", "heads", "head_dim", "mlp", "vocab", "layers"))
+_FSDP = (("embed", "fsdp"),)
+_TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"))
+
+PRESETS = {
+    "dp": _BATCH + _WHOLE,
+    "fsdp": _BATCH + _FSDP + _WHOLE,
+    "tp": _BATCH + _TENSOR + _WHOLE,
+    "fsdp_tp": _BATCH + _FSDP + _TENSOR + _WHOLE,
+}
+
+
+def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
+    """A mesh with the axes (data, fsdp, context, tensor); one size may be -1: whatever is left.
+
+    Raises UserError if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = [sizes[axis] for axis in MESH_AXES]
+    known = int(np.prod([n for n in shape if n != -1]))
+    asked = ", ".join(f"{axis}={n}" for axis, n in zip(MESH_AXES, shape))
+    if shape.count(-1) > 1 or known < 1:
+        raise UserError(f"mesh {asked}: sizes are positive, and at most one is -1 (whatever is left).")
+    if -1 in shape and len(devices) % known == 0:
+        shape[shape.index(-1)] = len(devices) // known
+    if -1 in shape or int(np.prod(shape)) != len(devices):
+        raise UserError(f"mesh {asked} does not divide over {len(devices)} devices: set config.mesh.* so that the product is {len(devices)}.")
+    # Auto axes: with Explicit ones an embedding lookup would have to say the sharding of its result.
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+
+
+def make_rules(preset: str, extra=()):
+    """The named preset after the `extra` (logical axis, mesh axis) pairs, which so take precedence."""
+    if preset not in PRESETS:
+        raise UserError(f"mesh.rules is {preset!r}: choose one of {', '.join(PRESETS)}.")
+    for logical, mesh_axes in extra:
+        unknown = {mesh_axes} if isinstance(mesh_axes, str) else set(mesh_axes or ())
+        if unknown - set(MESH_AXES):
+            raise UserError(f"mesh.extra_rules puts {logical!r} on {mesh_axes!r}: the mesh has {', '.join(MESH_AXES)}.")
+    return tuple(extra) + PRESETS[preset]
+
+
+def partition_spec(axes, rules) -> PartitionSpec:
+    """Logical axis names, None for a dimension never split -> PartitionSpec. Raises UserError for a name without a rule."""
+    placed, used = [None] * len(axes), set()
+    for name in axes:
+        if name is not None and all(name != logical for logical, _ in rules):
+            raise UserError(f"logical axis {name!r} of {axes} has no rule: add ({name!r}, mesh axis or None) to config.mesh.extra_rules.")
+    decided = set()
+    for logical, mesh_axes in rules:
+        if logical not in axes or logical in decided:
+            continue
+        wanted = {mesh_axes} if isinstance(mesh_axes, str) else set(mesh_axes or ())
+        if not used & wanted:
+            placed[axes.index(logical)] = mesh_axes
+            used |= wanted
+            decided.add(logical)
+    return PartitionSpec(*placed)
+
+
+def constrain(x, *axes):
+    """`x` held to the sharding its logical axes name, under the rules and the mesh in force; as it is where none are."""
+    rules = nn.get_logical_axis_rules()
+    return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules)) if rules else x
+
+
+def shards(sharding: NamedSharding, dimension: int) -> int:
+    """In how many parts `sharding` splits a dimension."""
+    names = sharding.spec[dimension] if dimension < len(sharding.spec) else None
+    names = (names,) if isinstance(names, str) else (names or ())
+    return int(np.prod([sharding.mesh.shape[name] for name in names]))
+
+
+def param_shardings(mesh: Mesh, rules, logical_axes, shapes):
+    """A NamedSharding for each parameter. Raises UserError, with the numbers, where a dimension does not divide."""
+
+    def place(path, shape, axes):
+        sharding = NamedSharding(mesh, partition_spec(axes, rules))
+        for dimension, (size, name) in enumerate(zip(shape.shape, axes)):
+            if size % shards(sharding, dimension):
+                raise UserError(
+                    f"{path_name(path)} has {size} {name}, which the mesh would split in {shards(sharding, dimension)} "
+                    f"({sharding.spec[dimension]}): they do not divide. Change config.mesh or the model."
+                )
+        return sharding
+
+    return jax.tree_util.tree_map_with_path(place, shapes, logical_axes)
+
+
+def batch_sharding(mesh: Mesh, rules, batch_size: int, what: str = "data.batch_size") -> NamedSharding:
+    """How a batch is split: examples over the data axes. Raises UserError if they do not divide."""
+    sharding = NamedSharding(mesh, partition_spec(("batch",), rules))
+    if batch_size % shards(sharding, 0):
+        raise UserError(f"{what} {batch_size} does not divide over the {shards(sharding, 0)} shards of the batch (mesh {dict(mesh.shape)}).")
+    return sharding
+
+
+def process_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process's devices hold, in order. On a TPU pod they may lie apart."""
+    slices = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    return sorted({row for s in slices for row in range(*s.indices(batch_size))})
+
+
+def place_batch(batch, sharding: NamedSharding, batch_size: int):
+    """This process's rows -> global arrays. Arrays already on the devices pass through."""
+
+    def place(x):
+        return x if isinstance(x, jax.Array) else jax.make_array_from_process_local_data(sharding, x, (batch_size, *x.shape[1:]))
+
+    return jax.tree.map(place, batch)
+
+
+def path_name(path) -> str:
+    """A key path of a tree as names with slashes between: encoder/blocks/mlp/up/kernel."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,93 @@
+"""The contracts that hold the house together: Mean, Objective, Source, Vocabulary."""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+Params = Any  # a plain nested dict of arrays
+Batch = dict[str, jax.Array]
+BatchSpec = dict[str, jax.ShapeDtypeStruct]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean not yet divided: merged by `+` over microbatches, hosts and evaluation batches.
+
+    The mean of means is wrong as soon as counts differ; totals and counts add.
+    """
+
+    total: jax.Array  # float32 scalar
+    count: jax.Array  # float32 scalar
+
+    @classmethod
+    def of(cls, values, weights) -> "Mean":
+        """The mean of `values` where `weights` (same shape, bool or float) says they count."""
+        weights = weights.astype(jnp.float32)
+        return cls(jnp.sum(values.astype(jnp.float32) * weights), jnp.sum(weights))
+
+    def __add__(self, other: "Mean") -> "Mean":
+        return Mean(self.total + other.total, self.count + other.count)
+
+    @property
+    def value(self):
+        """total / count; 0 where nothing was counted."""
+        return self.total / (self.count + (self.count == 0))
+
+
+Means = dict[str, Mean]
+
+
+def loss_value(terms: Means):
+    """The scalar loss that the terms of an objective stand for: the sum of their means."""
+    return sum(term.value for term in terms.values())
+
+
+class Objective(Protocol):
+    """What is minimised. Frozen dataclasses under `research/objectives/` implement it.
+
+    The loss is the sum of the means of `terms`: an objective with one loss returns one term, BERT returns two
+    (its two means have different counts, so no single (total, count) pair could be accumulated exactly).
+    """
+
+    separable: bool  # False: the loss couples the examples of a batch, so that no accumulation can be exact
+
+    def init(self, rng: jax.Array) -> Params: ...
+
+    def loss_fn(self, params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Means, Means]:
+        """(terms, metrics). Pure. rng None means evaluation: deterministic, and a function of each example alone."""
+
+    @property
+    def example_batch(self) -> BatchSpec: ...
+
+    @property
+    def logical_axes(self) -> Any:
+        """The tree of `params` with a tuple of logical axis names at each leaf."""
+
+
+class Source(Protocol):
+    """Where batches come from. `next` gives this process its rows of the global batch as NumPy arrays.
+
+    Every batch has `valid` (B,) bool: False marks the filler rows that complete the last batch of an evaluation.
+    """
+
+    spec: BatchSpec  # of the global batch that comes next
+
+    def next(self, params: Params) -> Batch: ...
+
+    def state(self) -> dict: ...
+
+    def restore(self, state: dict) -> None: ...
+
+
+class Vocabulary(NamedTuple):
+    """What an objective must know of a tokenizer."""
+
+    size: int
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+    continues: tuple[bool, ...]  # by token id: whether the token goes on with the word before it

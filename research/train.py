@@ -1,0 +1,102 @@
+"""Trains what a config says: config file -> run directory.
+
+    python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart [--config.FIELD=VALUE ...]
+
+The same command again goes on from the last checkpoint; so does --workdir alone. Ctrl-C or SIGTERM saves first.
+"""
+
+import contextlib
+import pathlib
+
+import jax
+from absl import flags
+
+from research import build
+from research.core import config as config_lib
+from research.core.errors import UserError, run_command
+from research.core.metrics import MetricWriter, read_metrics
+from research.training import loop, run_directory
+from research.training.checkpoint import Checkpoints
+from research.training.plots import plot_curves
+from research.training.progress import Progress
+
+
+def main(argv):
+    config, workdir = arguments(argv)
+    build.experiment(config)  # whatever cannot work is refused before data is fetched or the run directory touched
+    run_directory.check_config(workdir, config)
+    corpus = build.Corpus(config, workdir)
+    e = build.experiment(config, corpus.vocabulary)
+    source = build.training_source(e, corpus)
+    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches)
+    r = config.run
+    checkpoints = Checkpoints(workdir, r.keep, r.best_metric, r.best_mode)
+    state = build.starting_state(e, checkpoints, source)
+    start, speaks = int(state.step), jax.process_index() == 0
+    if speaks:
+        run_directory.write(workdir, config, corpus.tokenizer, argv, corpus.manifest)
+    writer = MetricWriter(workdir, start, active=speaks)
+    progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
+    with contextlib.ExitStack() as closing, e.in_force():
+        for part in (progress, writer, checkpoints):
+            closing.callback(part.close)
+        state = loop.train(
+            state,
+            source,
+            e.train_step,
+            lambda batch: e.place(batch, config.data.batch_size),
+            lambda state: evaluate(state.params if state.ema is None else state.ema),
+            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every),
+            checkpoints,
+            writer,
+            progress,
+            e.learning_rate,
+        )
+    if speaks:
+        summarise(workdir, int(state.step), r.steps)
+
+
+def arguments(argv):
+    """(config, workdir): the config given, or the one that the run directory holds."""
+
+    def define(values):
+        flags.DEFINE_string("workdir", None, "The run directory, made if it is not there.", flag_values=values)
+        flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host run (jax.distributed).", flag_values=values)
+
+    parse = config_lib.parse_run if config_lib.given("config", argv) is None else config_lib.parse
+    values, config = parse(argv, define)
+    if values.workdir is None:
+        raise UserError("say where the run goes: --workdir=runs/NAME.")
+    if values.distributed:
+        jax.distributed.initialize()
+    workdir = pathlib.Path(values.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file: choose another.")
+    return config, workdir
+
+
+def seconds_spent(workdir: pathlib.Path) -> float:
+    """Seconds of training so far, over all starts of the run."""
+    return sum(line["timing/seconds"] for line in read_metrics(workdir / "timing.jsonl")[-1:])
+
+
+def summarise(workdir: pathlib.Path, step: int, steps: int):
+    """Prints what the run reached and where everything is."""
+    plots = plot_curves(workdir)
+    lines = read_metrics(workdir / "metrics.jsonl")
+    reached = next((line for line in reversed(lines) if any(name.startswith("validation/") for name in line)), {})
+    print(
+        f"\nStep {step} of {steps}"
+        + (f", {seconds_spent(workdir) / 60:.1f} minutes of training." if step == steps else ": stopped and saved. The same command goes on.")
+    )
+    if reached:
+        print(f"Measured on the validation split at step {reached['step']}:")
+        for name, value in reached.items():
+            if name != "step":
+                print(f"  {name.removeprefix('validation/'):24} {value:8.4f}")
+    print(f"In {workdir}: metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, " + ", ".join(str(path.relative_to(workdir)) for path in plots))
+    print(f"Next: python -m research.evaluate --workdir={workdir}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,152 @@
+"""Checkpoints with Orbax, and the one resume policy.
+
+Where the parameters of a run come from, in this order:
+  1. A finished checkpoint in the run directory always wins; a run goes on from the latest.
+  2. `init.from`: the parameters of another run, with a strict match of names, shapes and dtypes. Only those whose path
+     matches `init.allow_new` may be missing there (they start from scratch) or differ in shape (likewise).
+  3. From scratch.
+Nothing is ever loaded partially in silence.
+"""
+
+import contextlib
+import pathlib
+import re
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from research.core.errors import UserError
+from research.core.sharding import path_name
+from research.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run: state and source position saved together, asynchronously; the `keep` latest and the best stay."""
+
+    def __init__(self, workdir, keep: int = 1, best_metric: str = "", best_mode: str = "min", read_only: bool = False):
+        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._metric = best_metric
+        best = checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics[best_metric],
+            reverse=best_mode == "min",  # Orbax keeps the last of the sorted
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        policy = None if read_only else checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
+        options = ocp.CheckpointManagerOptions(
+            best_fn=None if read_only else lambda metrics: metrics[best_metric],  # without it Orbax forgets the metrics of an earlier start
+            preservation_policy=policy,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """The finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, source_state: dict, metrics: dict[str, float] | None):
+        """Starts to save; `metrics` are those of an evaluation at this very step, if there was one."""
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "optimizer": ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+            "source": ocp.args.JsonSave(source_state),
+        }
+        if state.ema is not None:
+            items["ema"] = ocp.args.StandardSave(state.ema)
+        ranked = {self._metric: metrics[self._metric]} if metrics and self._metric in metrics else None
+        self._manager.save(int(state.step), args=ocp.args.Composite(**items), metrics=ranked, force=True)
+
+    def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict]:
+        """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
+        abstract = _abstract(shapes, shardings)
+        items = {
+            "params": ocp.args.StandardRestore(abstract.params),
+            "optimizer": ocp.args.StandardRestore({"step": abstract.step, "opt_state": abstract.opt_state}),
+            "source": ocp.args.JsonRestore(),
+        }
+        if shapes.ema is not None:
+            items["ema"] = ocp.args.StandardRestore(abstract.ema)
+        with self._readable(self.latest):
+            found = self._manager.restore(self.latest, args=ocp.args.Composite(**items))
+        return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
+
+    def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None):
+        """The parameters to use for anything but training on: their moving average where the run kept one.
+
+        Args:
+          shapes, shardings: trees of what is wanted and where.
+          step: which checkpoint; None for the latest.
+          allow_new: a pattern of paths; where it matches, a parameter missing or of another shape comes back as None.
+        Raises:
+          UserError: no such checkpoint, or names, shapes or dtypes that differ.
+        """
+        step = self.latest if step is None else step
+        if step not in self.steps:
+            raise UserError(
+                f"{self.directory} has no finished checkpoint{'' if step is None else f' at step {step}'}; it has: {self.steps or 'none'}."
+            )
+        with self._readable(step):
+            item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
+            stored = ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
+        new = _check_match(shapes, stored, allow_new, f"{self.directory} at step {step}")
+        wanted = _without(_abstract(shapes, shardings), new)
+        how = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
+        with self._readable(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.restore(self.directory / str(step) / item, args=how)
+        found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+        return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path)), shapes)
+
+    def wait(self):
+        """Blocks until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self):
+        self._manager.close()
+
+    @contextlib.contextmanager
+    def _readable(self, step):
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            others = [other for other in self.steps if other != step]
+            advice = f"move that folder away to use step {others[-1]}" if others else "move that folder away to start again"
+            raise UserError(f"the checkpoint {self.directory / str(step)} cannot be read ({str(e)[:200]}): {advice}.") from e
+
+
+def _abstract(shapes, shardings):
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings)
+
+
+def _without(tree, names: set[str], prefix: str = ""):
+    """A nested dict without the leaves that `names` lists by path."""
+    kept = {key: _without(value, names, f"{prefix}{key}/") if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if f"{prefix}{key}" not in names and value != {}}
+
+
+def _check_match(shapes, stored, allow_new: str | None, where: str) -> set[str]:
+    """The paths that `allow_new` lets start from scratch. Raises UserError for every other difference."""
+    describe = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
+    wanted = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    found = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    differ = {name for name in wanted if found.get(name) != wanted[name]}
+    new = {name for name in differ if allow_new and re.search(allow_new, name)}
+    wrong = [f"{name} is {found.get(name, 'missing')} there, {wanted[name]} here" for name in sorted(differ - new)]
+    wrong += [
+        f"{name} is {found[name]} there, not in this model"
+        for name in sorted(found.keys() - wanted.keys())
+        if not (allow_new and re.search(allow_new, name))
+    ]
+    if wrong:
+        raise UserError(
+            f"the parameters in {where} do not fit: {'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. "
+            "config.init.allow_new names by pattern what may differ."
+        )
+    return new

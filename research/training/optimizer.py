@@ -1,0 +1,117 @@
+"""Optimizers and learning-rate schedules by name, from Optax."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.core.errors import UserError
+from research.core.sharding import path_name
+
+
+def make_schedule(name: str, learning_rate: float, steps: int, warmup_steps: int, decay_steps: int | None, final_fraction: float):
+    """step -> learning rate: linear warm-up to `learning_rate`, then by name
+
+    warmup_cosine, warmup_linear: down to final_fraction * learning_rate at `steps`;
+    inverse_sqrt: learning_rate * sqrt(warmup_steps / step) (arXiv 1706.03762, section 5.3);
+    warmup_stable_decay: constant, then linear down over the last `decay_steps` (arXiv 2404.06395);
+    constant.
+    """
+    rest, final = steps - warmup_steps, final_fraction * learning_rate
+    if rest <= 0:
+        raise UserError(f"optimizer.warmup_steps {warmup_steps} leaves nothing of run.steps {steps}: lower it.")
+    if name == "warmup_cosine":
+        after = optax.cosine_decay_schedule(learning_rate, rest, final_fraction)
+    elif name == "warmup_linear":
+        after = optax.linear_schedule(learning_rate, final, rest)
+    elif name == "inverse_sqrt":
+        offset = max(warmup_steps, 1)
+        after = lambda step: learning_rate * jnp.sqrt(offset / (offset + step))
+    elif name == "warmup_stable_decay":
+        decay = rest if decay_steps is None else decay_steps
+        if not 0 < decay <= rest:
+            raise UserError(f"optimizer.decay_steps {decay} must lie in 1..{rest}, the steps after warm-up.")
+        after = optax.linear_schedule(learning_rate, final, decay, transition_begin=rest - decay)
+    elif name == "constant":
+        after = optax.constant_schedule(learning_rate)
+    else:
+        known = "warmup_cosine, warmup_linear, inverse_sqrt, warmup_stable_decay, constant"
+        raise UserError(f"optimizer.schedule is {name!r}: choose one of {known}.")
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps]) if warmup_steps else after
+
+
+def decayed(optimizer, rate, weight_decay: float, mask) -> optax.GradientTransformation:
+    """`optimizer` with decoupled weight decay, rate * weight_decay * parameter, where its own is not or cannot be masked."""
+    return optax.chain(optimizer, optax.add_decayed_weights(lambda step: -weight_decay * rate(step), mask))
+
+
+# Each takes (schedule, the config's `optimizer` group, decay mask, Muon's dimensions). Names and defaults are Optax's.
+OPTIMIZERS = {
+    "adamw": lambda rate, c, mask, _: optax.adamw(rate, c.b1, c.b2, c.epsilon, weight_decay=c.weight_decay, mask=mask),
+    "lamb": lambda rate, c, mask, _: optax.lamb(rate, c.b1, c.b2, c.epsilon, weight_decay=c.weight_decay, mask=mask),
+    "lion": lambda rate, c, mask, _: optax.lion(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=mask),
+    "adafactor": lambda rate, c, mask, _: decayed(optax.adafactor(rate), rate, c.weight_decay, mask),
+    "sgd": lambda rate, c, mask, _: decayed(optax.sgd(rate, c.momentum or None, nesterov=c.nesterov), rate, c.weight_decay, mask),
+    "muon": lambda rate, c, mask, dimensions: decayed(
+        optax.contrib.muon(
+            rate,
+            beta=c.momentum,
+            nesterov=c.nesterov,
+            adam_b1=c.b1,
+            adam_b2=c.b2,
+            consistent_rms=0.2,  # updates as large as Adam's, so that one learning rate serves both (arXiv 2502.16982)
+            muon_weight_dimension_numbers=dimensions,
+        ),
+        rate,
+        c.weight_decay,
+        mask,
+    ),
+}
+
+
+def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformation:
+    """The optimizer that `config` (the config's `optimizer` group) names.
+
+    Weight decay spares the parameters whose path matches `no_decay`. Statistics over a tensor (LAMB's trust ratio, Adafactor's
+    clipping, Muon's orthogonal factor) are those of one layer: stacked layers are updated under `vmap`.
+    """
+    if config.name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name is {config.name!r}: choose one of {', '.join(OPTIMIZERS)}.")
+
+    def decays(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(config.no_decay, path_name(path)), params)
+
+    def dimensions(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: muon[path_name(path)], params)
+
+    named_axes = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=lambda x: isinstance(x, tuple))
+    muon = {path_name(path): muon_dimensions(axes) for path, axes in named_axes}
+    update = each_layer(OPTIMIZERS[config.name](schedule, config, decays, dimensions), logical_axes)
+    return update if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.GradientTransformation:
+    """`optimizer`, seeing one layer at a time of the parameters whose first logical axis is `layers`."""
+
+    def label(axes):
+        return "stacked" if axes[0] == "layers" else "single"
+
+    labels = jax.tree.map(label, logical_axes, is_leaf=lambda x: isinstance(x, tuple))
+
+    def init(params):
+        return jax.vmap(optimizer.init)(params) if jax.tree.leaves(params) else optax.EmptyState()
+
+    def update(updates, state, params):
+        return jax.vmap(optimizer.update)(updates, state, params) if jax.tree.leaves(updates) else (updates, state)
+
+    return optax.partition({"stacked": optax.GradientTransformation(init, update), "single": optimizer}, labels)
+
+
+def muon_dimensions(axes):
+    """The inputs and outputs of a hidden layer's kernel, as one layer has it, for Muon to orthogonalise; None, and so Adam, for all else."""
+    stacked, *axes = axes
+    if stacked != "layers" or "embed" not in axes or len(axes) < 2:
+        return None
+    inputs = 1 if axes[0] == "embed" else len(axes) - 1  # (embed, heads, head_dim) in, (heads, head_dim, embed) out
+    return optax.contrib.MuonDimensionNumbers(tuple(range(inputs)), tuple(range(inputs, len(axes))))

@@ -1,0 +1,81 @@
+"""The progress bar of a run, and what the clock says of it."""
+
+import contextlib
+import sys
+import time
+
+from tqdm import tqdm
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Progress:
+    """Shows step, loss, speed, model-FLOP utilization and time left.
+
+    Args:
+      steps: of the whole run. start: where this process begins.
+      work: a function batch -> (units, model FLOPs) of a step on it, such as (tokens, FLOPs).
+      unit: what the units are, such as "tokens".
+      peak: FLOP/s of all devices at best, None if not known.
+      seconds: already spent by earlier starts of the run.
+      show: False in all processes but one.
+    """
+
+    def __init__(self, steps: int, start: int, work, unit: str, peak: float | None, seconds: float = 0.0, show: bool = True):
+        self._work, self._unit, self._peak = work, unit, peak
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            desc="training",
+            unit="step",
+            disable=not show,
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 20,
+            file=sys.stderr,
+            bar_format=BAR,
+        )
+        self._in_flight = []
+        self._begun = self._window = None
+        self._before = seconds
+        self._units = self._flops = self._paused = 0.0
+        self._shown = {}
+
+    def dispatched(self, batch):
+        """A step on `batch` has been sent to the devices."""
+        self._in_flight.append(self._work(batch))
+        if self._window is None:  # the first dispatch returns when the step has been compiled
+            self._begun = self._window = time.perf_counter()
+
+    def update(self, step: int, metrics: dict[str, float]):
+        """The oldest step in flight is done."""
+        units, flops = self._in_flight.pop(0)
+        self._units += units
+        self._flops += flops
+        self._bar.set_postfix({"loss": f"{metrics['loss']:.3f}"} | self._shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def timing(self) -> dict[str, float]:
+        """Speeds since the last call, evaluation and saving left out, and the seconds since the first step, over all starts."""
+        speeds = self._speeds()
+        self._shown = {f"{self._unit}/s": f"{speeds[f'{self._unit}_per_second']:,.0f}"}
+        if self._peak:
+            self._shown["MFU"] = f"{speeds['model_flop_utilization']:.0%}"
+        self._window, self._units, self._flops, self._paused = time.perf_counter(), 0.0, 0.0, 0.0
+        return {f"timing/{name}": value for name, value in speeds.items()} | {"timing/seconds": self._before + self._window - self._begun}
+
+    @contextlib.contextmanager
+    def pause(self, doing: str):
+        """Time spent within does not count as training."""
+        start = time.perf_counter()
+        self._bar.set_description(doing)
+        yield
+        self._bar.set_description("training")
+        self._paused += time.perf_counter() - start
+
+    def close(self):
+        self._bar.close()
+
+    def _speeds(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._window - self._paused
+        speeds = {f"{self._unit}_per_second": self._units / seconds}
+        return speeds | ({"model_flop_utilization": self._flops / seconds / self._peak} if self._peak else {})

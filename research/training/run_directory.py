@@ -1,0 +1,75 @@
+"""A run directory: everything needed to resume, evaluate, predict from, export or launch the run again.
+
+config.json (fully resolved), provenance.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, plots/, and tokenizer.json
+where there is one.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+
+import jax
+
+from research.core import config as config_lib
+from research.core.errors import UserError
+
+
+def check_config(workdir: pathlib.Path, config):
+    """Raises UserError if `workdir` belongs to another config: says what differs and how to go on."""
+    path = workdir / "config.json"
+    if not path.exists():
+        if any((workdir / "checkpoints").glob("*")):
+            raise UserError(f"{workdir} has checkpoints but no config.json to say of what: choose another --workdir.")
+        return
+    changed = [change for change in config_lib.differences(config_lib.read(path), config) if not change[0].startswith(config_lib.MAY_CHANGE)]
+    if changed:
+        said = "; ".join(f"{name} is {before!r} there, {now!r} here" for name, before, now in changed[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise UserError(f"{workdir} belongs to another config: {said}{more}. Choose another --workdir, or leave --config out to go on with that run.")
+
+
+def write(workdir: pathlib.Path, config, tokenizer, argv: list[str], data_manifest: dict):
+    """Makes or completes the directory: config, tokenizer, and in provenance.json one more start."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / "config.json", config_lib.to_json(config))
+    write_atomically(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
+    _add_start(workdir, argv, data_manifest)
+
+
+def _add_start(workdir: pathlib.Path, argv: list[str], data_manifest: dict):
+    """What code, packages, devices, command and data this start runs with."""
+    path = workdir / "provenance.json"
+    starts = json.loads(path.read_text())["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "command": [pathlib.Path(sys.executable).name, *argv],
+            "git_commit": _git("rev-parse", "HEAD"),
+            "git_diff": _git("diff", "HEAD"),
+            "git_untracked": _git("ls-files", "--others", "--exclude-standard"),
+            "python": platform.python_version(),
+            "packages": {d.name: d.version for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())},
+            "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+            "processes": jax.process_count(),
+            "data": data_manifest,
+        }
+    )
+    write_atomically(path, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def write_atomically(path: pathlib.Path, text: str):
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _git(*command) -> str | None:
+    here = pathlib.Path(__file__).parent
+    try:
+        return subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, errors="replace", check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

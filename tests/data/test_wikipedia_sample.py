@@ -1,0 +1,45 @@
+import bz2
+
+from research.data.wikipedia_sample import plain_text, read_articles
+
+WIKITEXT = """{{Infobox person|name=X}}
+'''London''' is the [[capital city|capital]] of [[England]] and the largest city.<ref name="a">{{cite web|url=x}}</ref> It stands on the [[River Thames]].
+[[File:London.jpg|thumb|A caption with a [[link]] that nobody wants to read here]]
+{| class="wikitable"
+| this table || has || several || cells || and || words || in || it
+|}
+== History ==
+In the year 43 the Romans founded a city ({{lang-la|Londinium}}) &mdash; about seven years later.<!-- a comment -->
+* A list item that holds more than five words of prose.
+== References ==
+{{reflist}} A line among the references that nobody should be reading.
+=== Sources ===
+Another line below the references that nobody should be reading.
+== Geography ==
+Greater London covers an area of about 1,583 square kilometres in all.
+== External links ==
+* [http://example.org A site that has a fairly long name indeed]
+[[Category:London]]
+"""
+
+
+def test_markup_templates_tables_references_and_appendices_go():
+    assert plain_text(WIKITEXT).split("\n") == [
+        "London is the capital of England and the largest city. It stands on the River Thames.",
+        "In the year 43 the Romans founded a city — about seven years later.",
+        "A list item that holds more than five words of prose.",
+        "Greater London covers an area of about 1,583 square kilometres in all.",
+    ]
+
+
+def test_only_articles_are_read(tmp_path):
+    page = "<page><title>{}</title><ns>{}</ns>{}<revision><text>{}</text></revision></page>"
+    pages = [
+        page.format("A", 0, "", "one"),
+        page.format("B", 0, '<redirect title="A" />', "#REDIRECT"),
+        page.format("Talk:A", 1, "", "two"),
+        page.format("C", 0, "", ""),
+    ]
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{"".join(pages)}</mediawiki>'
+    (tmp_path / "x.bz2").write_bytes(bz2.compress(xml.encode()))
+    assert list(read_articles(tmp_path / "x.bz2")) == [("A", "one"), ("C", "")]

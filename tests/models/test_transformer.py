@@ -1,0 +1,151 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.core.errors import UserError
+from research.core.linen import init, logical_axes
+from research.models.transformer import Block, Transformer, TransformerConfig, attention
+
+CONFIG = TransformerConfig(
+    vocab_size=11,
+    max_length=9,
+    token_types=2,
+    width=12,
+    layers=3,
+    heads=3,
+    mlp_width=20,
+    dropout=0.0,
+    norm="post",
+    norm_epsilon=1e-12,
+    activation="gelu",
+    initializer_stddev=0.3,
+    dtype="float32",
+    scan_layers=True,
+    remat="none",
+)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    x_BTD = jax.random.normal(jax.random.key(1), (2, 7, 12))
+    mask_BTS = jnp.broadcast_to(jnp.arange(7) < jnp.array([[7], [4]]), (7, 2, 7)).swapaxes(0, 1)
+    return x_BTD, mask_BTS
+
+
+def value_and_grad(config, params, inputs):
+    loss = lambda params: (Transformer(config, True).apply({"params": params}, *inputs) ** 2 * jnp.arange(12)).mean()
+    return jax.value_and_grad(loss)(params)
+
+
+def same(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_attention_against_numpy():
+    q, k, v = (np.random.default_rng(i).normal(size=(2, 5, 3, 4)) for i in range(3))
+    mask = np.random.default_rng(3).random((2, 5, 5)) < 0.6
+    mask |= np.eye(5, dtype=bool)
+    scores = np.where(mask[:, None], np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(4), -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = np.einsum("bhts,bshk->bthk", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(attention(*(jnp.float32(x) for x in (q, k, v)), jnp.array(mask)), expected, rtol=1e-5, atol=1e-6)
+
+
+def block_by_hand(params, x, mask, norm_placement):
+    """The block in NumPy, float64, from the papers' formulas."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    erf = np.vectorize(__import__("math").erf)
+
+    def norm(x, p):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * p["scale"] + p["bias"]
+
+    def attend(x):
+        q, k, v = (np.einsum("btd,dhk->bthk", x, p["attention"][n]["kernel"]) + p["attention"][n]["bias"] for n in ("query", "key", "value"))
+        scores = np.where(mask[:, None], np.einsum("bthk,bshk->bhts", q, k) / 2.0, -1e30)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        out = np.einsum("bhts,bshk->bthk", weights / weights.sum(-1, keepdims=True), v)
+        return np.einsum("bthk,hkd->btd", out, p["attention"]["out"]["kernel"]) + p["attention"]["out"]["bias"]
+
+    def mlp(x):
+        h = x @ p["mlp"]["up"]["kernel"] + p["mlp"]["up"]["bias"]
+        return (h * 0.5 * (1 + erf(h / np.sqrt(2)))) @ p["mlp"]["down"]["kernel"] + p["mlp"]["down"]["bias"]
+
+    for branch, name in ((attend, "attention_norm"), (mlp, "mlp_norm")):
+        x = norm(x + branch(x), p[name]) if norm_placement == "post" else x + branch(norm(x, p[name]))
+    return x
+
+
+@pytest.mark.parametrize("placement", ["post", "pre"])
+def test_a_block_against_numpy(inputs, placement):
+    block = Block(dataclasses.replace(CONFIG, norm=placement), True)
+    params = init(block, jax.random.key(0), *inputs)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params)  # biases and scales of their own
+    found, _ = block.apply({"params": params}, *inputs)
+    np.testing.assert_allclose(found, block_by_hand(params, *(np.asarray(x) for x in inputs), placement), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["post", "pre"])
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_the_stack_is_its_blocks_one_after_another(inputs, placement, scan_layers):
+    config = dataclasses.replace(CONFIG, norm=placement, scan_layers=scan_layers)
+    params = init(Transformer(config, True), jax.random.key(0), *inputs)
+    x, mask = inputs
+    for layer in range(config.layers):
+        x, _ = Block(config, True).apply({"params": jax.tree.map(lambda p: p[layer], params["blocks"])}, x, mask)
+    if placement == "pre":
+        x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-12)
+    np.testing.assert_allclose(Transformer(config, True).apply({"params": params}, *inputs), x, rtol=1e-5, atol=1e-5)
+    first, second = params["blocks"]["mlp"]["up"]["kernel"][:2]
+    assert not np.array_equal(first, second), "layers must be drawn apart"
+
+
+def recomputed(config, params, inputs) -> int:
+    """How many matrix products and activations the gradient takes, forward and backward."""
+    text = str(jax.make_jaxpr(lambda params: value_and_grad(config, params, inputs))(params))
+    return text.count("dot_general"), text.count("erf")
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_remat_and_scan_equal_plain(inputs, remat, scan_layers):
+    plain = dataclasses.replace(CONFIG, scan_layers=False)
+    changed = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
+    params = init(Transformer(plain, True), jax.random.key(0), *inputs)
+    same(value_and_grad(plain, params, inputs), value_and_grad(changed, params, inputs), rtol=1e-4, atol=1e-6)
+    # Remat must really be there: it computes again, and `full` more than `dots`.
+    without, with_it = (recomputed(dataclasses.replace(changed, remat=name), params, inputs) for name in ("none", remat))
+    assert with_it[1] > without[1]
+    assert (with_it[0] > without[0]) if remat == "full" else (with_it[0] <= without[0] + 2)  # the batched products of attention
+
+
+def test_dropout_differs_by_key_and_layer(inputs):
+    config = dataclasses.replace(CONFIG, dropout=0.5)
+    params = init(Transformer(config, True), jax.random.key(0), *inputs)
+    run = lambda key: Transformer(config, False).apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(key)})
+    assert np.array_equal(run(1), run(1)) and not np.array_equal(run(1), run(2))
+    assert not np.array_equal(run(1), Transformer(config, True).apply({"params": params}, *inputs))
+
+
+def test_bfloat16_computes_low_and_keeps_float32_parameters(inputs):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    params = init(Transformer(config, True), jax.random.key(0), *inputs)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    low = Transformer(config, True).apply({"params": params}, *inputs)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype("float32"), Transformer(CONFIG, True).apply({"params": params}, *inputs), atol=0.15)
+
+
+def test_every_parameter_names_its_axes(inputs):
+    module = Transformer(CONFIG, True)
+    axes, shapes = logical_axes(module, *inputs), jax.eval_shape(lambda: init(module, jax.random.key(0), *inputs))
+    jax.tree.map(lambda shape, names: len(names) == shape.ndim or pytest.fail(f"{names} {shape}"), shapes, axes)
+    assert axes["blocks"]["attention"]["query"]["kernel"] == ("layers", "embed", "heads", "head_dim")
+
+
+@pytest.mark.parametrize("field, value", [("heads", 5), ("norm", "side"), ("activation", "sine"), ("remat", "some"), ("dtype", "int8")])
+def test_a_wrong_field_is_refused(field, value):
+    with pytest.raises(UserError, match=f"model.{field}"):
+        dataclasses.replace(CONFIG, **{field: value})

@@ -1,0 +1,156 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import build
+from research.core import config as config_lib
+from research.core.types import Vocabulary
+from research.models.bert import Bert
+from research.objectives.masked_lm import MaskedLM
+from tests.tiny import tiny_config
+
+V = Vocabulary(size=64, pad=0, cls=2, sep=3, mask=4, continues=tuple(i >= 40 for i in range(64)))
+
+
+def make_batch(size=6, length=32, seed=0):
+    """Pairs of ragged length; the last row is filler."""
+    rng = np.random.default_rng(seed)
+    tokens, types = np.zeros((size, length), np.int32), np.zeros((size, length), np.int32)
+    for row in range(size):
+        a, b = rng.integers(3, 14, 2)
+        tokens[row, : a + b + 3] = [2, *rng.integers(5, 64, a), 3, *rng.integers(5, 64, b), 3]
+        types[row, a + 2 : a + b + 3] = 1
+    return {"tokens": tokens, "token_types": types, "is_next": rng.integers(0, 2, size).astype(np.int32), "valid": np.arange(size) < size - 1}
+
+
+@pytest.fixture(scope="module")
+def objective():
+    return dataclasses.replace(build.objective(tiny_config()), vocabulary=V)
+
+
+@pytest.fixture(scope="module")
+def params(objective):
+    return objective.init(jax.random.key(0))
+
+
+def log_softmax(x):
+    x = np.asarray(x, np.float64)
+    return x - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)) - x.max(-1, keepdims=True)
+
+
+@pytest.mark.short
+def test_both_losses_against_numpy(objective, params):
+    batch = make_batch()
+    terms, metrics = objective.loss_fn(params, batch, None)
+    masked, positions, chosen = jax.device_get(objective.hide(jnp.asarray(batch["tokens"]), jax.random.key(0)))
+    logits, next_logits = objective.model.apply({"params": params}, masked, batch["token_types"], batch["tokens"] != 0, positions)
+    losses, right, rows = [], [], np.flatnonzero(batch["valid"])
+    for row in rows:
+        for place in range(positions.shape[1]):
+            if chosen[row, place]:
+                label = batch["tokens"][row, positions[row, place]]
+                losses.append(-log_softmax(logits)[row, place, label])
+                right.append(np.argmax(logits[row, place]) == label)
+    next_losses = [-log_softmax(next_logits)[row, batch["is_next"][row]] for row in rows]
+    assert len(losses) == terms["masked_lm_loss"].count and len(rows) == terms["next_sentence_loss"].count
+    assert float(terms["masked_lm_loss"].value) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(terms["next_sentence_loss"].value) == pytest.approx(np.mean(next_losses), rel=1e-5)
+    assert float(metrics["masked_accuracy"].value) == pytest.approx(np.mean(right))
+    accuracy = np.mean([np.argmax(next_logits[row]) == batch["is_next"][row] for row in rows])
+    assert float(metrics["next_sentence_accuracy"].value) == pytest.approx(accuracy)
+
+
+def test_padding_and_filler_change_nothing(objective, params):
+    batch = make_batch()
+    before = objective.loss_fn(params, batch, None)
+    longer = {k: np.pad(x, ((0, 0), (0, 4))) if x.ndim == 2 else x for k, x in make_batch(length=28).items()}
+    shorter = make_batch(length=28)
+    longer_terms, shorter_terms = (dataclasses.replace(objective, mask_rate=0.0).loss_fn(params, x, None)[0] for x in (longer, shorter))
+    assert float(longer_terms["next_sentence_loss"].value) == pytest.approx(float(shorter_terms["next_sentence_loss"].value), rel=1e-5)
+    batch["is_next"] = np.where(batch["valid"], batch["is_next"], 1 - batch["is_next"])
+    batch["tokens"] = np.where(batch["valid"][:, None], batch["tokens"], 0)
+    jax.tree.map(np.testing.assert_array_equal, before, objective.loss_fn(params, batch, None))
+
+
+def test_an_unmasked_label_has_no_gradient(objective, params):
+    """The label at a position matters to the loss just where the position is masked."""
+    batch = make_batch()
+    masked, positions, chosen = objective.hide(jnp.asarray(batch["tokens"]), jax.random.key(0))
+    logits, _ = objective.model.apply({"params": params}, masked, batch["token_types"], batch["tokens"] != 0, positions)
+    weights = jnp.asarray(chosen & batch["valid"][:, None])
+
+    def loss(soft_labels_BTV):
+        labels_BPV = jnp.take_along_axis(soft_labels_BTV, positions[..., None], axis=1)
+        return -(labels_BPV * jax.nn.log_softmax(logits) * weights[..., None]).sum() / weights.sum()
+
+    labels_BTV = jax.nn.one_hot(batch["tokens"], 64)
+    assert float(loss(labels_BTV)) == pytest.approx(float(objective.loss_fn(params, batch, None)[0]["masked_lm_loss"].value), rel=1e-5)
+    gradient_BT = np.abs(jax.grad(loss)(labels_BTV)).sum(-1)
+    hidden_BT = np.zeros(batch["tokens"].shape, bool)
+    for row in range(5):
+        hidden_BT[row, np.asarray(positions)[row][np.asarray(chosen)[row]]] = True
+    assert (gradient_BT[~hidden_BT] == 0).all() and (gradient_BT[hidden_BT] > 0).all()
+
+
+def test_the_share_and_kinds_of_masks(objective):
+    tokens = np.random.default_rng(0).integers(5, 64, (2000, 32)).astype(np.int32)
+    tokens[:, 0], tokens[:, 20], tokens[:, 30], tokens[:, 31:] = 2, 3, 3, 0
+    masked, positions, chosen = jax.device_get(objective.hide(jnp.asarray(tokens), jax.random.key(5)))
+    assert (chosen.sum(1) == round(0.15 * 28)).all()
+    hidden = np.zeros(tokens.shape, bool)
+    np.put_along_axis(hidden, positions, chosen, axis=1)
+    assert hidden.sum() == chosen.sum(), "a position was drawn twice"
+    assert (tokens[hidden] > 4).all() and (masked[~hidden] == tokens[~hidden]).all()
+    share = hidden.mean(0)[[i for i in range(31) if i not in (0, 20, 30)]]
+    assert 0.11 < share.min() and share.max() < 0.18, "every position is as likely as any other"
+    assert np.mean(masked[hidden] == 4) == pytest.approx(0.8 + 0.1 / 64, abs=0.015)
+    assert np.mean(masked[hidden] == tokens[hidden]) == pytest.approx(0.1 + 0.1 / 64, abs=0.015)
+
+
+def test_whole_words_are_hidden_or_shown(objective):
+    whole = dataclasses.replace(objective, whole_word=True)
+    tokens = np.random.default_rng(0).integers(5, 64, (500, 32)).astype(np.int32)
+    tokens[:, 0], tokens[:, 31] = 2, 3
+    hidden = np.zeros(tokens.shape, bool)
+    _, positions, chosen = jax.device_get(whole.hide(jnp.asarray(tokens), jax.random.key(5)))
+    np.put_along_axis(hidden, positions, chosen, axis=1)
+    goes_on = np.array(V.continues)[tokens[:, 2:31]]
+    assert (hidden[:, 2:31] == hidden[:, 1:30])[goes_on].all()
+    assert not (hidden[:, 2:31] == hidden[:, 1:30])[~goes_on].all()
+    assert hidden[np.array(V.continues)[tokens[:, 1]], 1].any(), "a piece right after [CLS] can be hidden"
+    assert hidden.sum(1).max() <= round(0.15 * 30) and hidden.sum(1).mean() > 3.7, "a word too long makes way for the next"
+
+
+def test_masks_belong_to_the_example_not_to_the_batch(objective):
+    tokens = jnp.asarray(make_batch()["tokens"])
+    whole = objective.hide(tokens, jax.random.key(1))
+    alone = [objective.hide(tokens[row : row + 1], jax.random.key(1)) for row in (3, 0)]
+    for row, one in zip((3, 0), alone):
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[row], b[0]), whole, one)
+    assert not np.array_equal(whole[0], objective.hide(tokens, jax.random.key(2))[0]), "another step, other masks"
+
+
+def test_training_draws_by_key_and_evaluation_by_none(objective, params):
+    batch = make_batch()
+    loss = lambda rng: float(objective.loss_fn(params, batch, rng)[0]["masked_lm_loss"].value)
+    assert loss(None) == loss(None) and loss(jax.random.key(1)) == loss(jax.random.key(1)) != loss(jax.random.key(2))
+
+
+def test_without_next_sentence_there_is_one_term(objective, params):
+    alone = dataclasses.replace(objective, next_sentence=False)
+    terms, metrics = alone.loss_fn(params, make_batch(), None)
+    assert list(terms) == ["masked_lm_loss"] and list(metrics) == ["masked_accuracy"]
+
+
+@pytest.mark.parametrize("size, published", [("base", 109_482_240), ("large", 335_141_888)])
+def test_published_parameter_counts(size, published):
+    """The encoder with its pooler: the 110M and 340M of the paper's section 3, as Hugging Face's BertModel counts them exactly."""
+    _, config = config_lib.parse(["test", f"--config=configs/bert/{size}.py"], lambda values: None)
+    objective = build.objective(config)
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    assert count(shapes) - count(shapes["masked_lm"]) - count(shapes["next_sentence"]) == published
+    assert isinstance(objective, MaskedLM) and isinstance(objective.model, Bert)

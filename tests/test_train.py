@@ -1,0 +1,321 @@
+"""The commands as a person gives them."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from research import evaluate, predict, train
+from research.core import metrics
+from research.core.errors import run_command
+from research.data import sources
+from research.training import checkpoint
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = "--config=tests/tiny.py"
+MESH = ["--config.mesh.fsdp=4", "--config.mesh.tensor=2"]
+
+
+def call(command, *arguments):
+    """What the command prints, in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        command.main(["command", *arguments])
+    return out.getvalue()
+
+
+def error(command, *arguments):
+    """The one line that a wrong command ends with."""
+    with pytest.raises(SystemExit) as stopped, contextlib.redirect_stdout(io.StringIO()):
+        run_command(command.main, ["command", *arguments])
+    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code and stopped.value.code.startswith("error: ")
+    return stopped.value.code
+
+
+def spawn(*arguments, **environment):
+    """The train command in a process of its own, on one device, with its output unread."""
+    env = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"} | environment
+    command = [sys.executable, "-m", "research.train", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def saved_arrays(workdir, step):
+    """Every array of a checkpoint by name, as raw as Orbax gives it."""
+    found = {}
+    for item in ("params", "optimizer", "ema"):
+        if not (pathlib.Path(workdir) / "checkpoints" / str(step) / item).exists():
+            continue
+        tree = ocp.StandardCheckpointer().restore(pathlib.Path(workdir).absolute() / "checkpoints" / str(step) / item)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found[f"{item}{path}"] = np.asarray(leaf)
+    return found
+
+
+def assert_same_run(a, b, step):
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    one, other = saved_arrays(a, step), saved_arrays(b, step)
+    assert one.keys() == other.keys() and len(one) > 20
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def run(cache, tmp_path_factory):
+    """A finished run of six steps on eight devices, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return workdir, call(train, TINY, f"--workdir={workdir}", *MESH)
+
+
+def test_a_run_directory_is_complete(run):
+    workdir, printed = run
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {"config.json", "provenance.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "plots", "tokenizer.json"}
+    assert {path.name for path in (workdir / "plots").iterdir()} == {"loss.png", "accuracy.png"}
+    lines = metrics.read_metrics(workdir / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert {"train/loss", "train/masked_lm_loss", "train/gradient_norm", "train/learning_rate"} < lines[0].keys()
+    assert {"validation/loss", "validation/masked_accuracy", "validation/next_sentence_accuracy"} < lines[-1].keys()
+    timing = metrics.read_metrics(workdir / "timing.jsonl")[-1]
+    assert timing["timing/tokens_per_second"] > 0 and 0 < timing["timing/model_flop_utilization"] < 1
+    start = json.loads((workdir / "provenance.json").read_text())["starts"][0]
+    assert start["packages"]["jax"] and start["git_commit"] and len(start["devices"]) == 8
+    assert start["data"]["train/32"]["number_of_documents"] == 40 and start["data"]["validation/32"]["number_of_pairs"] > 0
+    for said in ("Step 6 of 6", f"{lines[-1]['validation/loss']:.4f}", str(workdir), "plots/loss.png", "research.evaluate"):
+        assert said in printed
+
+
+def test_evaluate_prints_the_figures_last_logged(run):
+    workdir, _ = run
+    printed = json.loads(call(evaluate, f"--workdir={workdir}"))
+    assert printed == metrics.read_metrics(workdir / "metrics.jsonl")[-1]
+    earlier = json.loads(call(evaluate, f"--workdir={workdir}", "--step=3"))
+    assert earlier == [line for line in metrics.read_metrics(workdir / "metrics.jsonl") if "validation/loss" in line][0]
+    elsewhere = json.loads(call(evaluate, f"--workdir={workdir}", "--config.mesh.fsdp=8", "--config.mesh.tensor=1", "--split=train[:10]"))
+    assert elsewhere["train[:10]/loss"] != printed["validation/loss"]
+
+
+def test_predict_fills_the_mask(run):
+    workdir, _ = run
+    printed = call(predict, f"--workdir={workdir}", "--text=Aa [MASK] ac. [MASK]", "--top=3")
+    lines = [line.split("  ") for line in printed.strip().split("\n")]
+    assert len(lines) == 2 and all(len(line) == 3 for line in lines)
+    chances = [float(fill.split()[1]) for fill in lines[0]]
+    assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("--text=no mask here", r"no [MASK]"), ("--text= ", "say what to fill"), ("--text=[MASK]" + " aa" * 40, "takes at most 32"), ("--top=0", "top")],
+)
+def test_predict_refuses(run, text, message):
+    assert message in error(predict, f"--workdir={run[0]}", text)
+
+
+def test_the_same_command_again_changes_nothing_and_workdir_alone_is_enough(run, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert "Step 6 of 6" in call(train, f"--workdir={workdir}")
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert len(json.loads((workdir / "provenance.json").read_text())["starts"]) == 2
+
+
+def test_another_config_is_refused_and_nothing_is_harmed(run):
+    workdir, _ = run
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    said = error(train, TINY, f"--workdir={workdir}", *MESH, "--config.optimizer.learning_rate=0.5", "--config.seed=3")
+    for part in ("optimizer.learning_rate is 0.01 there, 0.5 here", "seed is 0 there, 3 here", "another --workdir"):
+        assert part in said
+    for changes in (["--config.optimizer.learning_rte=1"], ["--config.data.batch_size=12"], ["--config.data.length=64"], ["--config.mesh.fsdp=3"]):
+        error(train, TINY, f"--workdir={workdir}", *MESH, *changes)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    call(train, TINY, f"--workdir={workdir}", "--config.mesh.fsdp=8", "--config.run.log_every=3")
+    now, before = (metrics.read_metrics(path / "metrics.jsonl")[-1] for path in (workdir, run[0]))
+    assert now == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([TINY], "--workdir"),
+        (["--workdir=nowhere"], "holds no run"),
+        ([TINY, "--workdir=README.md"], "is a file"),
+        (["--config=configs/none.py", "--workdir=nowhere"], "no config file configs/none.py"),
+        ([TINY, "--workdir=nowhere", "--config.mesh.fsdp=8", "--config.data.batch_size=12"], "12 does not divide"),
+        ([TINY, "--workdir=nowhere", "--config.mesh.fsdp=3"], "8 devices"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.data.length=33"], "33 is longer than the 32 positions"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.run.log_every=0"], "config.run.log_every is 0"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.run.best_mode=mn"], "choose min or max"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.data.source=pears"], "choose one of sentence_pairs"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.data.tokenizer=none.json"], "no tokenizer at none.json"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.init.from=nowhere/run"], "no finished checkpoint"),
+    ],
+)
+def test_wrong_input_is_one_line(cache, monkeypatch, arguments, message, tmp_path):
+    placed = [argument.replace("=nowhere", f"={tmp_path}/nowhere") if argument.startswith("--workdir") else argument for argument in arguments]
+    assert message in error(train, *placed)
+
+
+def test_a_mistyped_field_on_the_command_line():
+    said = finish(spawn(TINY, "--workdir=nowhere", "--config.optimizer.learning_rte=1"), code=1)
+    assert said.strip().count("\n") == 0 and "learning_rate" in said and "Traceback" not in said
+
+
+def test_no_network_names_the_package(tmp_path):
+    said = finish(
+        spawn(
+            "--config=configs/quickstart.py", f"--workdir={tmp_path}/run", LODESTAR_CACHE=str(tmp_path / "empty"), PIP_NO_INDEX="1", PIP_FIND_LINKS=""
+        ),
+        code=1,
+    )
+    assert "error: the package gensim==4.4.0" in said.splitlines()[-1] and "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_checkpoint_is_one_line(run, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6" / "optimizer" / "d")
+    said = error(train, TINY, f"--workdir={workdir}", *MESH)
+    assert "checkpoints/6 cannot be read" in said and "use step 3" in said
+
+
+def test_a_full_disk_is_one_line(run, tmp_path, monkeypatch):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6")
+
+    def full(self, step, scalars):
+        raise OSError(28, "No space left on device", str(workdir / "metrics.jsonl"))
+
+    def full_for_orbax(self, *_):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing file [os_error_code='28']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.MetricWriter, "write", full)
+        said = error(train, TINY, f"--workdir={workdir}", *MESH)
+        assert "disk is full while writing" in said and "metrics.jsonl" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "save", full_for_orbax)
+        assert "disk is full:" in error(train, TINY, f"--workdir={workdir}", *MESH)
+    call(train, TINY, f"--workdir={workdir}", *MESH)
+    assert (workdir / "metrics.jsonl").read_bytes() == (run[0] / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_stopped_and_resumed_is_the_run_never_stopped(run, tmp_path, monkeypatch):
+    """Bit for bit: parameters, optimizer state, figures, and the examples consumed."""
+    consumed = {"whole": [], "parts": []}
+
+    def record(into, stop_at=None):
+        original = sources.GrainSource.next
+
+        def next_(self, params):
+            batch = original(self, params)
+            consumed[into].append(batch["tokens"].copy())
+            if len(consumed[into]) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch
+
+        monkeypatch.setattr(sources.GrainSource, "next", next_)
+
+    with monkeypatch.context() as monkeypatch:
+        record("whole")
+        call(train, TINY, f"--workdir={tmp_path}/whole", *MESH)
+    with monkeypatch.context() as monkeypatch:
+        record("parts", stop_at=4)
+        assert "stopped and saved" in call(train, TINY, f"--workdir={tmp_path}/parts", *MESH)
+    assert len(consumed["parts"]) == 4
+    with monkeypatch.context() as monkeypatch:
+        record("parts")
+        call(train, TINY, f"--workdir={tmp_path}/parts", *MESH)
+    np.testing.assert_array_equal(np.array(consumed["whole"]), np.array(consumed["parts"]))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
+
+
+def test_a_killed_run_ends_as_one_never_killed(cache, tmp_path):
+    arguments = [
+        "--config=tests/tiny.py:60",
+        "--config.model.dropout=0.1",
+        "--config.run.eval_every=20",
+        "--config.run.save_every=10",
+        "--config.optimizer.ema_decay=0.9",
+    ]
+    never = spawn(*arguments, f"--workdir={tmp_path}/never")
+    finish(never)
+    killed = spawn(*arguments, f"--workdir={tmp_path}/killed")
+    deadline = time.time() + 200
+    while time.time() < deadline and not any(line["step"] >= 24 for line in metrics.read_metrics(tmp_path / "killed" / "metrics.jsonl")):
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    finish(killed, code=-9)
+    lines = metrics.read_metrics(tmp_path / "killed" / "metrics.jsonl")
+    assert 24 <= lines[-1]["step"] < 60, "the kill came too late to mean anything"
+    finish(spawn(*arguments, f"--workdir={tmp_path}/killed"))
+    assert_same_run(tmp_path / "never", tmp_path / "killed", 60)
+    assert (tmp_path / "never" / "checkpoints" / "60" / "ema").exists()
+    read = json.loads(call(evaluate, f"--workdir={tmp_path}/never", "--config.mesh.fsdp=8"))
+    assert read == pytest.approx(metrics.read_metrics(tmp_path / "never" / "metrics.jsonl")[-1], rel=1e-4), "evaluation uses the moving average"
+
+
+def test_starting_from_another_run(run, tmp_path):
+    start = [TINY, *MESH, f"--config.init.from={run[0]}", "--config.optimizer.learning_rate=1e-12"]
+    call(train, *start, f"--workdir={tmp_path}/same")
+    first, trained = metrics.read_metrics(tmp_path / "same" / "metrics.jsonl"), metrics.read_metrics(run[0] / "metrics.jsonl")
+    assert first[-1]["validation/loss"] == pytest.approx(trained[-1]["validation/loss"], rel=1e-5)
+    other = [*start, f"--workdir={tmp_path}/other", "--config.model.mlp_width=48"]
+    assert "mlp/down/kernel is float32[2, 32, 16] there, float32[2, 48, 16] here" in error(train, *other)
+    call(train, *other, "--config.init.allow_new=mlp/")
+
+
+def test_short_sequences_first(cache, tmp_path):
+    """BERT's 90/10: the first part of a run on short sequences, resumed in the second."""
+    arguments = [TINY, *MESH, "--config.data.short_length=16", "--config.data.short_fraction=0.5", f"--workdir={tmp_path}/run"]
+    call(train, *arguments)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    manifest = json.loads((tmp_path / "run" / "provenance.json").read_text())["starts"][0]["data"]
+    assert {"train/16", "train/32", "validation/32"} == manifest.keys()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    call(train, *arguments)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one(cache, tmp_path):
+    """A real multi-process job, found through SLURM's variables: the same figures as eight devices in one process."""
+    arguments = [TINY, "--config.data.batch_size=16", "--config.mesh.fsdp=4", "--config.mesh.data=2"]
+    finish(spawn(*arguments, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    two = [spawn(*arguments, f"--workdir={tmp_path}/two", "--distributed", **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)) for i in range(2)]
+    for process in two:
+        finish(process)
+    one, two = (metrics.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)

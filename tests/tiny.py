@@ -1,0 +1,25 @@
+"""The small config of the tests, as a function and as a config file whose argument is the number of steps.
+
+python -m research.train --config=tests/tiny.py --workdir=runs/tiny
+"""
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import base
+
+
+def get_config(steps="6"):
+    c = ConfigDict(base.get_config())
+    c.model.update(vocab_size=64, max_length=32, width=16, layers=2, heads=4, mlp_width=32, dropout=0.0, dtype="float32", initializer_stddev=0.2)
+    c.data.update(name="tests.tiny_text:TinyText", batch_size=16, eval_batch_size=16, length=32)
+    c.optimizer.update(learning_rate=1e-2, warmup_steps=2, clip_norm=1.0)
+    c.mesh.update(data=1, fsdp=1)
+    c.run.update(steps=int(steps), log_every=1, eval_every=3, save_every=3)
+    return c
+
+
+def tiny_config(**changes) -> FrozenConfigDict:
+    """The same with `changes`, {"dotted__name": value}: BERT in 16 dimensions on the invented text of tests/tiny_text.py."""
+    c = get_config()
+    c.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return FrozenConfigDict(c)

@@ -1,0 +1,150 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from research.core.errors import UserError
+from research.training.optimizer import OPTIMIZERS, each_layer, make_optimizer, make_schedule, muon_dimensions
+from tests.tiny import tiny_config
+
+PARAMS = {
+    "blocks": {
+        "up": {"kernel": jax.random.normal(jax.random.key(0), (3, 4, 6)) * jnp.array([1.0, 5.0, 25.0])[:, None, None], "bias": jnp.ones((3, 6))}
+    },
+    "word": {"embedding": jax.random.normal(jax.random.key(1), (8, 4))},
+}
+AXES = {"blocks": {"up": {"kernel": ("layers", "embed", "mlp"), "bias": ("layers", "mlp")}}, "word": {"embedding": ("vocab", "embed")}}
+GRADS = jax.tree.map(lambda x: jnp.cos(3 * x), PARAMS)
+
+
+def config(**changes):
+    c = ConfigDict(tiny_config().optimizer.to_dict())
+    c.clip_norm = None
+    c.update(changes)
+    return c
+
+
+def updates(optimizer, grads=GRADS, steps=1, params=PARAMS):
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for _ in range(steps):
+        found, state = update(grads, state, params)
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_lowers_a_loss(name):
+    optimizer = make_optimizer(config(name=name, weight_decay=0.0), optax.constant_schedule(0.03), AXES)
+    loss = lambda params: sum(jnp.mean(leaf**2) for leaf in jax.tree.leaves(params))
+
+    @jax.jit
+    def step(params, state):
+        found, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, found), state
+
+    start = params = jax.tree.map(jnp.cos, PARAMS)
+    state = optimizer.init(params)
+    for _ in range(100):
+        params, state = step(params, state)
+    assert loss(params) < 0.5 * loss(start)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_stacked_layer_is_updated_as_it_would_be_alone(name):
+    """LAMB's trust ratio, Adafactor's clipping and Muon's orthogonal factor are those of one layer."""
+    stacked = updates(make_optimizer(config(name=name), optax.constant_schedule(0.1), AXES), steps=3)
+    for layer in range(3):
+        one = lambda tree: {"up": jax.tree.map(lambda x: x[layer : layer + 1], tree["blocks"]["up"])}
+        alone = updates(make_optimizer(config(name=name), optax.constant_schedule(0.1), {"up": AXES["blocks"]["up"]}), one(GRADS), 3, one(PARAMS))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6), one(stacked), alone)
+
+
+def test_lamb_without_the_split_would_mix_layers():
+    mixed = updates(optax.lamb(0.1, weight_decay=0.0))
+    split = updates(each_layer(optax.lamb(0.1, weight_decay=0.0), AXES))
+    assert not np.allclose(mixed["blocks"]["up"]["kernel"], split["blocks"]["up"]["kernel"], rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "adafactor", "muon"])
+def test_weight_decay_is_times_the_learning_rate_and_spares_biases_and_scales(name):
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    found = updates(make_optimizer(config(name=name, weight_decay=0.5), optax.constant_schedule(0.1), AXES), grads=zeros)
+    assert (found["blocks"]["up"]["bias"] == 0).all()
+    np.testing.assert_allclose(found["word"]["embedding"], -0.05 * PARAMS["word"]["embedding"], rtol=1e-5)
+    np.testing.assert_allclose(found["blocks"]["up"]["kernel"], -0.05 * PARAMS["blocks"]["up"]["kernel"], rtol=1e-5)
+
+
+def test_clipping_is_by_the_global_norm():
+    found = updates(make_optimizer(config(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.5), optax.constant_schedule(1.0), AXES))
+    assert float(optax.global_norm(found)) == pytest.approx(0.5, rel=1e-5)
+    direction = jax.tree.map(lambda g: -0.5 * g / optax.global_norm(GRADS), GRADS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, direction)
+
+
+def test_adamw_against_its_formula():
+    """Decoupled weight decay (arXiv 1711.05101, algorithm 2), second step, one number."""
+    optimizer = make_optimizer(
+        config(b1=0.9, b2=0.99, epsilon=1e-6, weight_decay=0.1), optax.constant_schedule(0.01), {"w": {"kernel": ("embed", "mlp")}}
+    )
+    params = {"w": {"kernel": jnp.array([[2.0]])}}
+    state, theta, m, v = optimizer.init(params), 2.0, 0.0, 0.0
+    for t, g in enumerate((0.5, -0.2), start=1):
+        found, state = optimizer.update({"w": {"kernel": jnp.array([[g]])}}, state, params)
+        params = optax.apply_updates(params, found)
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+        theta -= 0.01 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.99**t)) + 1e-6) + 0.1 * theta)
+    assert float(params["w"]["kernel"][0, 0]) == pytest.approx(theta, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "axes, inputs, outputs",
+    [
+        (("layers", "embed", "heads", "head_dim"), (0,), (1, 2)),
+        (("layers", "heads", "head_dim", "embed"), (0, 1), (2,)),
+        (("layers", "mlp", "embed"), (0,), (1,)),
+    ],
+)
+def test_muon_flattens_a_kernel_to_inputs_and_outputs(axes, inputs, outputs):
+    dimensions = muon_dimensions(axes)
+    assert (dimensions.reduction_axis, dimensions.output_axis) == (inputs, outputs)
+
+
+@pytest.mark.parametrize("axes", [("vocab", "embed"), ("layers", "embed"), ("layers", "heads", "head_dim"), ("embed", None), (None, "embed")])
+def test_muon_leaves_the_rest_to_adam(axes):
+    assert muon_dimensions(axes) is None
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("warmup_cosine", {0: 0.0, 5: 0.5, 10: 1.0, 60: 0.55, 110: 0.1}),
+        ("warmup_linear", {0: 0.0, 5: 0.5, 10: 1.0, 60: 0.55, 110: 0.1}),
+        ("inverse_sqrt", {5: 0.5, 10: 1.0, 40: 0.5, 90: 1 / 3}),
+        ("warmup_stable_decay", {5: 0.5, 10: 1.0, 90: 1.0, 100: 0.55, 110: 0.1}),
+        ("constant", {5: 0.5, 10: 1.0, 110: 1.0}),
+    ],
+)
+def test_schedules(name, values):
+    schedule = make_schedule(name, 1.0, steps=110, warmup_steps=10, decay_steps=20, final_fraction=0.1)
+    for step, value in values.items():
+        assert float(schedule(step)) == pytest.approx(value, abs=1e-6), step
+
+
+def test_no_warmup_starts_at_the_top():
+    assert float(make_schedule("warmup_cosine", 1.0, 10, 0, None, 0.0)(0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    "name, steps, warmup, decay, message",
+    [("step", 10, 1, None, "warmup_cosine, "), ("constant", 10, 10, None, "warmup_steps 10"), ("warmup_stable_decay", 10, 1, 10, "decay_steps 10")],
+)
+def test_a_wrong_schedule_is_refused(name, steps, warmup, decay, message):
+    with pytest.raises(UserError, match=message):
+        make_schedule(name, 1.0, steps, warmup, decay, 0.0)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(UserError, match="adamw, lamb, lion"):
+        make_optimizer(config(name="adam"), optax.constant_schedule(0.1), AXES)

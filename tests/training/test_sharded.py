@@ -1,0 +1,97 @@
+"""The same step on one device and on eight."""
+
+import jax
+import numpy as np
+import pytest
+
+from research import build
+from research.core.errors import UserError
+from research.training.evaluate import to_host
+from tests.objectives.test_masked_lm import V, make_batch
+from tests.tiny import tiny_config
+
+MESHES = {
+    "dp": {"fsdp": 8},
+    "fsdp": {"fsdp": 8},
+    "tp": {"fsdp": 2, "tensor": 4},
+    "fsdp_tp": {"fsdp": 4, "tensor": 2},
+    "fsdp_tp/data": {"data": 2, "fsdp": 2, "tensor": 2},
+    "fsdp_tp/context": {"fsdp": 2, "context": 2, "tensor": 2},
+}
+
+
+def experiment(name="", **changes):
+    mesh = {f"mesh__{axis}": size for axis, size in MESHES.get(name, {"fsdp": 1}).items()}
+    rules = {"mesh__rules": name.split("/")[0]} if name else {}
+    config = tiny_config(model__dropout=0.1, **mesh, **rules, **changes)
+    return build.experiment(config, V, None if name else jax.devices()[:1])
+
+
+def two_steps(e):
+    """(losses, parameters) after two steps on real shapes, and the metrics of an evaluation."""
+    state = jax.jit(e.init, out_shardings=e.shardings)()
+    losses = []
+    with e.in_force():
+        for seed in range(2):
+            state, means = e.train_step(state, e.place(make_batch(16, seed=seed), 16))
+            losses.append(to_host(means))
+        validation = to_host(e.eval_step(state.params, e.place(make_batch(16, seed=5), 16)))
+    return losses + [validation], state
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return {k: two_steps(experiment(optimizer__accumulate=k)) for k in (1, 2)}
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("name, accumulate", [(name, 1) for name in MESHES] + [("fsdp_tp", 2)])
+def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
+    losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
+    expected_losses, expected = on_one_device[accumulate]
+    for found, wanted in zip(losses, expected_losses):
+        assert found == pytest.approx(wanted, rel=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+def test_state_is_split_as_the_rules_say():
+    e = experiment("fsdp_tp")
+    state = jax.jit(e.init, out_shardings=e.shardings)()
+    parts = lambda x: x.size // x.addressable_shards[0].data.size
+    assert parts(state.params["encoder"]["blocks"]["attention"]["query"]["kernel"]) == 8
+    assert parts(state.params["word"]["embedding"]) == 8 and parts(state.params["masked_lm"]["bias"]) == 2
+    big = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 256]
+    assert big and all(parts(leaf) >= 4 for leaf in big), "moments lie as their parameters do"
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
+def test_state_of_other_shapes_than_the_parameters_is_split_too(optimizer):
+    e = experiment("fsdp_tp", optimizer__name=optimizer, optimizer__clip_norm=None)
+    found, _ = two_steps(e)
+    alone, _ = two_steps(experiment(optimizer__name=optimizer, optimizer__clip_norm=None))
+    assert [step["loss"] for step in found] == pytest.approx([step["loss"] for step in alone], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mesh__tensor": 8}, "has 4 heads.*split in 8"),
+        ({"mesh__fsdp": 8, "data__batch_size": 12}, "batch_size 12.*8 shards"),
+        ({"mesh__fsdp": 8, "data__eval_batch_size": 12}, "eval_batch_size 12.*8 shards"),
+        ({"mesh__fsdp": 8, "optimizer__accumulate": 4}, "batch_size 16.*accumulate=4.*8 shards"),
+        ({"mesh__fsdp": 3}, "8 devices"),
+        ({"mesh__fsdp": 8, "data__length": 64}, "64 is longer than the 32 positions"),
+        ({"mesh__fsdp": 8, "model__name": "brt"}, "model.name is 'brt'"),
+        ({"mesh__fsdp": 8, "objective__name": "no.module:Thing"}, "no.module:Thing"),
+        ({"mesh__fsdp": 8, "mesh__rules": "zero"}, "mesh.rules"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_done(changes, message):
+    with pytest.raises(UserError, match=message):
+        build.experiment(tiny_config(**changes))
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused():
+    with pytest.raises(UserError, match="64 tokens.*vocab_size is 48"):
+        build.objective(tiny_config(model__vocab_size=48), V)
