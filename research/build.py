@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
-from typing import Any, Callable
+import re
+from collections.abc import Callable
+from typing import Any
 
 import grain
 import jax
@@ -66,6 +68,11 @@ def from_fields(cls, group, **given):
     """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
     names = [field.name for field in dataclasses.fields(cls)]
     return cls(**({name: group[name] for name in names if name in group} | {name: given[name] for name in names if name in given}))
+
+
+def has_vocabulary(config) -> bool:
+    """Whether the objective that the config names must know of a tokenizer."""
+    return any(field.name == "vocabulary" for field in dataclasses.fields(look_up(OBJECTIVES, config.objective.name, "objective.name")))
 
 
 def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
@@ -158,6 +165,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
         donate_argnums=0,
     )
     eval_step = jax.jit(step.make_eval_step(what.loss_fn), in_shardings=(shardings.params, batch), out_shardings=whole)
+    _check_best_metric(c.run.best_metric, jax.eval_shape(step.make_eval_step(what.loss_fn), shapes.params, what.example_batch))
     return Experiment(c, mesh, rules, what, rate, init, shapes, shardings, train_step, eval_step)
 
 
@@ -173,6 +181,17 @@ def _check_fields(c):
             raise UserError(f"config.data.{name} is {c.data[name]}: it must be at least 8.")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
+    for name, pattern in (("optimizer.no_decay", c.optimizer.no_decay), ("init.allow_new", c.init.allow_new)):
+        try:
+            re.compile(pattern or "")
+        except re.error as e:
+            raise UserError(f"config.{name} is {pattern!r}, which is no regular expression ({e}).") from e
+
+
+def _check_best_metric(name: str, means):
+    measured = [f"validation/{metric}" for metric in evaluate.names(means)]
+    if name not in measured:
+        raise UserError(f"config.run.best_metric is {name!r}: choose one of {', '.join(measured)}.")
 
 
 def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
@@ -183,14 +202,15 @@ def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
 
 
 class Corpus:
-    """The data set that a config names, and its tokenizer: the run's own, else the one given, else that of the run it starts from, else one trained on the training split."""
+    """The data set that a config names and, for an objective that speaks of a vocabulary, its tokenizer: the run's own, else the one
+    given, else that of the run it starts from, else one trained on the training split."""
 
     def __init__(self, config, workdir: pathlib.Path):
         self._config = config
         self._builder = dataset_builder(config.data.name, config.data.dir)
-        self.tokenizer = self._tokenizer(workdir / "tokenizer.json")
-        self.vocabulary = tokenizers.vocabulary(self.tokenizer)
-        self.manifest = {}
+        self.tokenizer = self._tokenizer(workdir / "tokenizer.json") if has_vocabulary(config) else None
+        self.vocabulary = tokenizers.vocabulary(self.tokenizer) if self.tokenizer else None
+        self.manifest = {}  # what each split was made from, once its examples have been asked for
 
     def documents(self, split: str) -> text.Documents:
         return text.Documents(self._builder, split, self._config.data.text_field, self._config.data.language)
@@ -207,7 +227,7 @@ class Corpus:
         if d.tokenizer is not None:
             return tokenizers.load_tokenizer(d.tokenizer)
         if self._config.init["from"] is not None:  # its word table means these words
-            return tokenizers.load_tokenizer(pathlib.Path(self._config.init["from"]) / "tokenizer.json")
+            return tokenizers.load_tokenizer(beginning(self._config).directory.parent / "tokenizer.json")
         documents = self.documents(d.train_split)
         cached = cache_dir() / "tokenizers" / f"{documents.name}-{self._config.model.vocab_size}-{documents.key}.json".replace("/", "-")
         with cache_lock(cached.name):
@@ -282,16 +302,22 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
         source.restore(position)
         return found
     fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
-    begin_from, allow_new = e.config.init["from"], e.config.init.allow_new
-    if begin_from is None:
+    if e.config.init["from"] is None:
         return fresh
-    loaded = Checkpoints(begin_from, read_only=True).restore_params(e.shapes.params, e.shardings.params, allow_new=allow_new)
+    loaded = beginning(e.config).restore_params(e.shapes.params, e.shardings.params, allow_new=e.config.init.allow_new)
     params = jax.tree.map(lambda new, old: new if old is None else old, fresh.params, loaded)
     return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
+
+
+def beginning(config) -> Checkpoints:
+    """The checkpoints of the run that `init.from` names. Raises UserError if it has none."""
+    checkpoints = Checkpoints(config.init["from"], read_only=True)
+    checkpoints.find()
+    return checkpoints
 
 
 def trained_params(e: Experiment, workdir: pathlib.Path, at_step: int | None = None):
     """(step, parameters) of a run: its latest checkpoint, or the one asked for; the moving average where it kept one."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    found = checkpoints.latest if at_step is None else at_step
+    found = checkpoints.find(at_step)
     return found, checkpoints.restore_params(e.shapes.params, e.shardings.params, found)

@@ -2,26 +2,28 @@
 
     python -m research.evaluate --workdir=runs/quickstart [--split=validation] [--step=N] [--config.mesh.fsdp=1 ...]
 
-Prints one JSON object: the same figures that training logged for that step and split.
+Prints one JSON object: the same figures that training logged for that step and split. Of several processes (--distributed) one prints.
 """
 
 import json
 import pathlib
 
+import jax
 from absl import flags
 
 from research import build
 from research.core import config as config_lib
+from research.core import sharding
 from research.core.errors import run_command
 
 
 def main(argv):
     def define(values):
-        flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
         flags.DEFINE_string("split", None, "A split of the data set; absent: the config's validation split.", flag_values=values)
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
 
     values, config = config_lib.parse_run(argv, define)
+    sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     split = values.split or config.data.validation_split
     corpus = build.Corpus(config, workdir)
@@ -29,7 +31,8 @@ def main(argv):
     step, params = build.trained_params(e, workdir, values.step)
     with e.in_force():
         metrics = build.evaluator(e, corpus, split, config.run.eval_batches)(params)
-    print(json.dumps({"step": step} | {f"{split}/{name}": value for name, value in metrics.items()}))
+    if jax.process_index() == 0:
+        print(json.dumps({"step": step} | {f"{split}/{name}": value for name, value in metrics.items()}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from research.data.tokenizer import load_tokenizer, vocabulary
 
 def main(argv):
     def define(values):
-        flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
         flags.DEFINE_string("text", None, "Text in which [MASK] stands for a word to find.", flag_values=values)
         flags.DEFINE_integer("top", 5, "How many fills to print.", lower_bound=1, flag_values=values)
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)

@@ -9,10 +9,10 @@ import contextlib
 import pathlib
 
 import jax
-from absl import flags
 
 from research import build
 from research.core import config as config_lib
+from research.core import sharding
 from research.core.errors import UserError, run_command
 from research.core.metrics import MetricWriter, read_metrics
 from research.training import loop, run_directory
@@ -33,6 +33,7 @@ def main(argv):
     checkpoints = Checkpoints(workdir, r.keep, r.best_metric, r.best_mode)
     state = build.starting_state(e, checkpoints, source)
     start, speaks = int(state.step), jax.process_index() == 0
+    run_directory.check_data(workdir, corpus.manifest)
     if speaks:
         run_directory.write(workdir, config, corpus.tokenizer, argv, corpus.manifest)
     writer = MetricWriter(workdir, start, active=speaks)
@@ -59,16 +60,11 @@ def main(argv):
 def arguments(argv):
     """(config, workdir): the config given, or the one that the run directory holds."""
 
-    def define(values):
-        flags.DEFINE_string("workdir", None, "The run directory, made if it is not there.", flag_values=values)
-        flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host run (jax.distributed).", flag_values=values)
-
     parse = config_lib.parse_run if config_lib.given("config", argv) is None else config_lib.parse
-    values, config = parse(argv, define)
+    values, config = parse(argv)
     if values.workdir is None:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
-    if values.distributed:
-        jax.distributed.initialize()
+    sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: choose another.")
@@ -87,7 +83,7 @@ def summarise(workdir: pathlib.Path, step: int, steps: int):
     reached = next((line for line in reversed(lines) if any(name.startswith("validation/") for name in line)), {})
     print(
         f"\nStep {step} of {steps}"
-        + (f", {seconds_spent(workdir) / 60:.1f} minutes of training." if step == steps else ": stopped and saved. The same command goes on.")
+        + (f", {seconds_spent(workdir) / 60:.1f} minutes of training." if step == steps else ": stopped. The same command goes on from there.")
     )
     if reached:
         print(f"Measured on the validation split at step {reached['step']}:")

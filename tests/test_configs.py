@@ -16,7 +16,7 @@ CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.nam
 
 
 def load(path):
-    return config_lib.parse(["test", f"--config={path}"], lambda values: None)[1]
+    return config_lib.parse(["test", f"--config={path}"])[1]
 
 
 @pytest.mark.short

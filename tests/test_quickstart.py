@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 
 def most_common_token_accuracy(workdir) -> float:
     """How often the most common hidden token is the right guess, on the validation pairs as evaluation masks them."""
-    _, config = parse(["test", CONFIG], lambda values: None)
+    _, config = parse(["test", CONFIG])
     corpus = build.Corpus(config, workdir)
     objective = build.objective(config, corpus.vocabulary)
     hidden = []
@@ -60,7 +60,7 @@ def most_common_token_accuracy(workdir) -> float:
 def test_it_reaches_what_its_docstring_states(run):
     workdir, printed = run
     reached = last(workdir)
-    assert reached["step"] == parse(["test", CONFIG], lambda values: None)[1].run.steps
+    assert reached["step"] == parse(["test", CONFIG])[1].run.steps
     assert reached["validation/masked_accuracy"] == pytest.approx(stated("masked accuracy"), abs=0.03)
     assert reached["validation/next_sentence_accuracy"] == pytest.approx(stated("next-sentence accuracy"), abs=0.09)
     baseline = most_common_token_accuracy(workdir)

@@ -169,6 +169,9 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.length=33"], "33 is longer than the 32 positions"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.run.log_every=0"], "config.run.log_every is 0"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.run.best_mode=mn"], "choose min or max"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.run.best_metric=validation/los"], "choose one of validation/loss, validation/masked_lm_loss"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.optimizer.no_decay=(bias"], "no regular expression"),
+        ([TINY, "--workdir=nowhere", *MESH, "--distributed"], "no job to join"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.source=pears"], "choose one of sentence_pairs"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.tokenizer=none.json"], "no tokenizer at none.json"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.init.from=nowhere/run"], "no finished checkpoint"),
@@ -246,7 +249,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(run, tmp_path, monke
         call(train, TINY, f"--workdir={tmp_path}/whole", *MESH)
     with monkeypatch.context() as monkeypatch:
         record("parts", stop_at=4)
-        assert "stopped and saved" in call(train, TINY, f"--workdir={tmp_path}/parts", *MESH)
+        assert "Step 4 of 6: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", *MESH)
     assert len(consumed["parts"]) == 4
     with monkeypatch.context() as monkeypatch:
         record("parts")
@@ -278,6 +281,26 @@ def test_a_killed_run_ends_as_one_never_killed(cache, tmp_path):
     assert (tmp_path / "never" / "checkpoints" / "60" / "ema").exists()
     read = json.loads(call(evaluate, f"--workdir={tmp_path}/never", "--config.mesh.fsdp=8"))
     assert read == pytest.approx(metrics.read_metrics(tmp_path / "never" / "metrics.jsonl")[-1], rel=1e-4), "evaluation uses the moving average"
+
+
+def test_other_data_under_the_same_name_is_refused(run, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    provenance = (workdir / "provenance.json").read_text()
+    assert '"number_of_documents": 40' in provenance
+    (workdir / "provenance.json").write_text(provenance.replace('"number_of_documents": 40', '"number_of_documents": 41'))
+    assert "trained on other data: train/32 was" in error(train, TINY, f"--workdir={workdir}", *MESH)
+
+
+def test_a_paper_s_own_objective_and_source_plug_in_by_name(cache, tmp_path):
+    named = ["--config.objective.name=tests.line_fit:LineFit", "--config.data.source=tests.line_fit:Points", "--config.optimizer.learning_rate=1.0"]
+    arguments = ["--config=tests/tiny.py:40", f"--workdir={tmp_path}", *MESH, *named]
+    assert "absolute_error" in call(train, *arguments)
+    reached = metrics.read_metrics(tmp_path / "metrics.jsonl")
+    assert reached[-1]["validation/loss"] < 0.2 * reached[0]["train/loss"]
+    assert json.loads(call(evaluate, f"--workdir={tmp_path}")) == reached[-1]
+    assert not (tmp_path / "tokenizer.json").exists()
+    assert "examples_per_second" in (tmp_path / "timing.jsonl").read_text()
 
 
 def test_starting_from_another_run(run, tmp_path):

@@ -17,8 +17,8 @@ from research.core.errors import UserError
 MAY_CHANGE = ("mesh.", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "data.threads", "data.buffer", "data.dir")
 
 
-def parse(argv: list[str], define) -> tuple[flags.FlagValues, FrozenConfigDict]:
-    """Reads --config=FILE[:ARGUMENT], --config.a.b=value, and the flags that `define(flag_values)` adds.
+def parse(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --config=FILE[:ARGUMENT], --config.a.b=value, --workdir, --distributed, and the flags that `define(flag_values)` adds.
 
     Raises UserError, in one line and with the nearest real name, for an unknown field or flag, a wrong type, a missing file.
     """
@@ -27,20 +27,18 @@ def parse(argv: list[str], define) -> tuple[flags.FlagValues, FrozenConfigDict]:
     if not pathlib.Path(path).is_file():
         raise UserError(f"there is no config file {path}: give the path of one, such as configs/quickstart.py.")
     config_flags.DEFINE_config_file("config", None, "A config file; its one argument may follow a colon.", **_options(values, argv))
-    define(values)
-    _read_flags(values, argv)
+    _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
 
 
-def parse_run(argv: list[str], define) -> tuple[flags.FlagValues, FrozenConfigDict]:
-    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, and the flags that `define(flag_values)` adds."""
+def parse_run(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, --distributed, and the flags that `define(flag_values)` adds."""
     argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
     if given("workdir", argv) is None:
         raise UserError("say which run: --workdir=runs/NAME; to train, say what as well: --config=configs/NAME.py.")
     kept = read(pathlib.Path(given("workdir", argv)) / "config.json")
     config_flags.DEFINE_config_dict("config", _with_types(ConfigDict(kept), argv), "The config of the run.", **_options(values, argv))
-    define(values)
-    _read_flags(values, argv)
+    _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
 
 
@@ -66,7 +64,10 @@ def _options(values, argv) -> dict:
     return {"lock_config": True, "flag_values": values, "sys_argv": argv}
 
 
-def _read_flags(values, argv):
+def _read_flags(values, argv, define):
+    flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
+    flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host job.", flag_values=values)
+    define(values)
     try:
         rest = values(argv)
     except flags.Error as e:

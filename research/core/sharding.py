@@ -28,6 +28,16 @@ PRESETS = {
 }
 
 
+def join_processes(distributed: bool):
+    """Makes this process one of a multi-host job, if asked to. Raises UserError where JAX finds no job to join."""
+    if not distributed:
+        return
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as e:
+        raise UserError(f"--distributed finds no job to join ({e}): it needs SLURM, a TPU pod, Kubernetes or MPI.") from e
+
+
 def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
     """A mesh with the axes (data, fsdp, context, tensor); one size may be -1: whatever is left.
 

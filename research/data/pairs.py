@@ -41,7 +41,7 @@ class SentencePairs:
         room = self._length - 3
         if rng.random() < self._short_rate:
             room = int(rng.integers(2, room + 1))
-        a_length = min(middle - begin, int(rng.integers(1, room)))
+        a_length = min(middle - begin, room // 2)
         b_length = self._cut(middle, room - a_length, self._document[i], rng)
         is_next = rng.random() < 0.5
         b_begin, b_length = (middle, b_length) if is_next else self._elsewhere(i, b_length, rng)

@@ -1,6 +1,6 @@
 """Supervised sources: the global batch at step s is a pure function of (seed, s), and a process takes its rows of it."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import grain
 import jax

@@ -52,6 +52,14 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
+    def find(self, step: int | None = None) -> int:
+        """The step of the latest finished checkpoint, or the one asked for. Raises UserError if it is not there."""
+        found = self.latest if step is None else step
+        if found not in self.steps:
+            asked = "" if step is None else f" at step {step}"
+            raise UserError(f"{self.directory} has no finished checkpoint{asked}; it has: {self.steps or 'none'}.")
+        return found
+
     def save(self, state: TrainState, source_state: dict, metrics: dict[str, float] | None):
         """Starts to save; `metrics` are those of an evaluation at this very step, if there was one."""
         items = {
@@ -66,6 +74,8 @@ class Checkpoints:
 
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict]:
         """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
+        step = self.find()
+        self._check_stored(step, "params", shapes.params)
         abstract = _abstract(shapes, shardings)
         items = {
             "params": ocp.args.StandardRestore(abstract.params),
@@ -74,8 +84,8 @@ class Checkpoints:
         }
         if shapes.ema is not None:
             items["ema"] = ocp.args.StandardRestore(abstract.ema)
-        with self._readable(self.latest):
-            found = self._manager.restore(self.latest, args=ocp.args.Composite(**items))
+        with self._readable(step):
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
 
     def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None):
@@ -88,21 +98,20 @@ class Checkpoints:
         Raises:
           UserError: no such checkpoint, or names, shapes or dtypes that differ.
         """
-        step = self.latest if step is None else step
-        if step not in self.steps:
-            raise UserError(
-                f"{self.directory} has no finished checkpoint{'' if step is None else f' at step {step}'}; it has: {self.steps or 'none'}."
-            )
-        with self._readable(step):
-            item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
-            stored = ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
-        new = _check_match(shapes, stored, allow_new, f"{self.directory} at step {step}")
+        step = self.find(step)
+        item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
+        new = self._check_stored(step, item, shapes, allow_new)
         wanted = _without(_abstract(shapes, shardings), new)
         how = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
         with self._readable(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             found = reader.restore(self.directory / str(step) / item, args=how)
         found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
         return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path)), shapes)
+
+    def _check_stored(self, step: int, item: str, shapes, allow_new: str | None = None) -> set[str]:
+        with self._readable(step):
+            stored = ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
+        return _check_match(shapes, stored, allow_new, f"{self.directory} at step {step}")
 
     def wait(self):
         """Blocks until what was saved is on disk."""
@@ -115,7 +124,7 @@ class Checkpoints:
     def _readable(self, step):
         try:
             yield
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:  # Orbax has no error of its own for a damaged file
             others = [other for other in self.steps if other != step]
             advice = f"move that folder away to use step {others[-1]}" if others else "move that folder away to start again"
             raise UserError(f"the checkpoint {self.directory / str(step)} cannot be read ({str(e)[:200]}): {advice}.") from e

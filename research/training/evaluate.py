@@ -16,10 +16,15 @@ def evaluate(eval_step, params, batches) -> dict[str, float]:
 
 def to_host(means) -> dict[str, float]:
     """Means on the devices -> floats by name: `loss`, its terms where there are several, and the other metrics."""
-    means = dict(jax.device_get(means))
-    terms = means.pop("loss")
-    named = {"loss": loss_value(terms)} | ({name: term.value for name, term in terms.items()} if len(terms) > 1 else {})
-    return {name: float(value) for name, value in (named | {name: mean.value for name, mean in means.items()}).items()}
+    means = jax.device_get(means)
+    parts = means["loss"] | means
+    return {name: float(loss_value(means["loss"]) if name == "loss" else parts[name].value) for name in names(means)}
+
+
+def names(means) -> list[str]:
+    """What `to_host` calls its figures."""
+    terms = list(means["loss"])
+    return ["loss", *(terms if len(terms) > 1 else []), *(name for name in means if name != "loss")]
 
 
 def is_mean(x) -> bool:

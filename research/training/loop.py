@@ -9,7 +9,8 @@ import dataclasses
 import math
 import signal
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -107,8 +108,14 @@ def _stop_signals():
         yield multihost_utils.reached_preemption_sync_point
         return
     told = threading.Event()
+
+    def stop(number, _):
+        if told.is_set() and number == signal.SIGINT:  # whoever asks twice does not want to wait
+            raise KeyboardInterrupt
+        told.set()
+
     numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield lambda step: told.is_set()
     finally:

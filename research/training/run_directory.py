@@ -32,11 +32,21 @@ def check_config(workdir: pathlib.Path, config):
         raise UserError(f"{workdir} belongs to another config: {said}{more}. Choose another --workdir, or leave --config out to go on with that run.")
 
 
+def check_data(workdir: pathlib.Path, manifest: dict):
+    """Raises UserError if the run has so far seen other data than `manifest` tells of: what was made anew may differ."""
+    path = workdir / "provenance.json"
+    before = json.loads(path.read_text())["starts"][-1]["data"] if path.exists() else {}
+    for split in before.keys() & manifest.keys():
+        if before[split] != manifest[split]:
+            raise UserError(f"{workdir} was trained on other data: {split} was {before[split]}, is {manifest[split]} now. Choose another --workdir.")
+
+
 def write(workdir: pathlib.Path, config, tokenizer, argv: list[str], data_manifest: dict):
     """Makes or completes the directory: config, tokenizer, and in provenance.json one more start."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / "config.json", config_lib.to_json(config))
-    write_atomically(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
+    if tokenizer is not None:
+        write_atomically(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
     _add_start(workdir, argv, data_manifest)
 
 
@@ -46,7 +56,7 @@ def _add_start(workdir: pathlib.Path, argv: list[str], data_manifest: dict):
     starts = json.loads(path.read_text())["starts"] if path.exists() else []
     starts.append(
         {
-            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": [pathlib.Path(sys.executable).name, *argv],
             "git_commit": _git("rev-parse", "HEAD"),
             "git_diff": _git("diff", "HEAD"),

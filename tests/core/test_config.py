@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from absl import flags
 from ml_collections import FrozenConfigDict
 
 from research.core import config as config_lib
@@ -11,12 +10,8 @@ ABSENT = ["--config.run.eval_batches=3", "--config.data.dir=/x"]
 QUICKSTART = "--config=configs/quickstart.py"
 
 
-def define_workdir(values):
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-
-
 def parse(*arguments):
-    return config_lib.parse(["train", *arguments], lambda values: None)[1]
+    return config_lib.parse(["train", *arguments])[1]
 
 
 def test_an_override_takes():
@@ -80,10 +75,10 @@ def test_a_run_directory_without_a_config_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=message):
-        config_lib.parse_run(["evaluate", f"--workdir={tmp_path}"], define_workdir)
+        config_lib.parse_run(["evaluate", f"--workdir={tmp_path}"])
 
 
 def test_a_run_s_config_can_be_overridden(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"mesh": {"fsdp": 4}, "run": {"eval_batches": None}, "data": {"dir": None}}))
-    _, config = config_lib.parse_run(["evaluate", f"--workdir={tmp_path}", "--config.mesh.fsdp=1", *ABSENT], define_workdir)
+    _, config = config_lib.parse_run(["evaluate", f"--workdir={tmp_path}", "--config.mesh.fsdp=1", *ABSENT])
     assert (config.mesh.fsdp, config.run.eval_batches, config.data.dir) == (1, 3, "/x")

@@ -148,7 +148,7 @@ def test_without_next_sentence_there_is_one_term(objective, params):
 @pytest.mark.parametrize("size, published", [("base", 109_482_240), ("large", 335_141_888)])
 def test_published_parameter_counts(size, published):
     """The encoder with its pooler: the 110M and 340M of the paper's section 3, as Hugging Face's BertModel counts them exactly."""
-    _, config = config_lib.parse(["test", f"--config=configs/bert/{size}.py"], lambda values: None)
+    _, config = config_lib.parse(["test", f"--config=configs/bert/{size}.py"])
     objective = build.objective(config)
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))

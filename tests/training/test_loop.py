@@ -122,6 +122,13 @@ def test_a_bad_state_is_not_saved_even_when_saving_is_due_at_once():
     assert not any(entry.startswith("save") for entry in recorder.log)
 
 
+def test_a_second_ctrl_c_does_not_wait(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(recorder, "next", lambda params: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        run(recorder)
+
+
 def test_a_stop_signal_saves_and_returns():
     recorder, before = Recorder(stop_at=3), signal.getsignal(signal.SIGTERM)
     state = run(recorder, steps=10, eval_every=100, save_every=100)

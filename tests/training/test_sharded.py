@@ -6,6 +6,7 @@ import pytest
 
 from research import build
 from research.core.errors import UserError
+from research.models.bert import Bert
 from research.training.evaluate import to_host
 from tests.objectives.test_masked_lm import V, make_batch
 from tests.tiny import tiny_config
@@ -53,6 +54,15 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
         assert found == pytest.approx(wanted, rel=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+def test_the_compiler_s_warning_would_be_seen(capfd, monkeypatch):
+    """What the test above looks for is what the partitioner does say where one activation of the model is left to it."""
+    monkeypatch.setattr(Bert, "pool", lambda self, hidden_BTD: jax.numpy.tanh(self.pooler(hidden_BTD[:, 0])))
+    e = experiment("fsdp_tp/context")
+    with e.in_force():
+        e.train_step.lower(e.shapes, e.objective.example_batch).compile()
+    assert "Involuntary full rematerialization" in capfd.readouterr().err
 
 
 def test_state_is_split_as_the_rules_say():
