@@ -6,7 +6,7 @@ import pytest
 
 from research import build
 from research.core.errors import UserError
-from research.models.bert import Bert
+from research.models.transformer import Embedding
 from research.training.evaluate import to_host
 from tests.objectives.test_masked_lm import V, make_batch
 from tests.tiny import tiny_config
@@ -57,8 +57,8 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
 
 
 def test_the_compiler_s_warning_would_be_seen(capfd, monkeypatch):
-    """What the test above looks for is what the partitioner does say where one activation of the model is left to it."""
-    monkeypatch.setattr(Bert, "pool", lambda self, hidden_BTD: jax.numpy.tanh(self.pooler(hidden_BTD[:, 0])))
+    """What the test above looks for is what the partitioner does say where the word table is left split both ways."""
+    monkeypatch.setattr(Embedding, "table_VD", property(lambda self: self.embedding))
     e = experiment("fsdp_tp/context")
     with e.in_force():
         e.train_step.lower(e.shapes, e.objective.example_batch).compile()
