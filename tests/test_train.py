@@ -336,6 +336,7 @@ def test_two_processes_make_the_run_of_one(cache, tmp_path):
         "SLURM_NTASKS": "2",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
+    slurm["LODESTAR_CACHE"] = str(tmp_path / "cold")  # both find nothing prepared: one prepares, the other waits
     two = [spawn(*arguments, f"--workdir={tmp_path}/two", "--distributed", **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)) for i in range(2)]
     for process in two:
         finish(process)

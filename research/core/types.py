@@ -57,7 +57,10 @@ class Objective(Protocol):
     def init(self, rng: jax.Array) -> Params: ...
 
     def loss_fn(self, params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Means, Means]:
-        """(terms, metrics). Pure. rng None means evaluation: deterministic, and a function of each example alone."""
+        """(terms, metrics). Pure. rng None means evaluation: deterministic, and a function of each example alone.
+
+        The counts of the terms depend on the batch and the key but never on `params`: accumulation adds them up first.
+        """
 
     @property
     def example_batch(self) -> BatchSpec: ...

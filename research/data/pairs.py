@@ -10,9 +10,10 @@ from research.data.text import TokenStore
 class SentencePairs:
     """Documents cut into stretches of whole sentences, each of about `length` tokens and at least two sentences; a pair comes from one.
 
-    A pair splits its stretch at a random sentence boundary: a ends there and b begins. Half the time b is taken from another document instead, from
-    the beginning of a sentence that is not its first. b is as long as the room that a leaves, wherever that cuts it, so that neither its length, nor how it begins, nor
-    how it ends tells which it is: whole sentences, as the paper's b is, would end with a full stop just when they are the true ones.
+    A pair splits its stretch at a random sentence boundary: a ends there, with at most half the room, and b begins. Half the time b is
+    taken from another document instead, from the beginning of a sentence that is not its first. b is as long as the room that a leaves,
+    wherever that cuts it, so that neither its length, nor how it begins, nor how it ends tells which it is: whole sentences, as the
+    paper's b is, would end with a full stop just when they are the true ones.
     A pair in 1 / short_rate is cut short at random, as in the paper.
     """
 

@@ -89,7 +89,7 @@ def token_store(documents: Documents, tokenizer) -> TokenStore:
 
 def _write_store(folder, documents, tokenizer, manifest, chunk: int = 64):
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    sentence_lengths, document_lengths, total = [], [], 0
+    sentence_lengths, document_lengths = [], []  # arrays: a corpus may have billions of sentences
     raw = folder / "tokens.raw"
     with open(raw, "wb") as file, tqdm(total=len(documents), desc=f"tokenizing {documents.name}", unit=" documents") as bar:
         for start in range(0, len(documents), chunk):
@@ -98,14 +98,15 @@ def _write_store(folder, documents, tokenizer, manifest, chunk: int = 64):
             for encoding in encoded:
                 file.write(np.asarray(encoding.ids, dtype).tobytes())
             sentence_lengths.append(np.array([len(encoding.ids) for encoding in encoded], np.int64))
-            document_lengths += [len(text) for text in texts]
-            total += int(sentence_lengths[-1].sum())
+            document_lengths.append(np.array([len(text) for text in texts], np.int64))
             bar.update(len(texts))
+    sentence_ends, document_ends = (np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64) for lengths in (sentence_lengths, document_lengths))
+    total = int(sentence_ends[-1])
     tokens = np.lib.format.open_memmap(folder / "tokens.npy", "w+", dtype, (total,))
     if total:
         tokens[:] = np.memmap(raw, dtype, "r")
     raw.unlink()
-    np.save(folder / "sentences.npy", np.concatenate([[0], np.cumsum(np.concatenate(sentence_lengths))]))
-    np.save(folder / "documents.npy", np.concatenate([[0], np.cumsum(document_lengths)]).astype(np.int64))
-    sizes = {"number_of_documents": len(documents), "number_of_sentences": sum(document_lengths), "number_of_tokens": total}
+    np.save(folder / "sentences.npy", sentence_ends)
+    np.save(folder / "documents.npy", document_ends)
+    sizes = {"number_of_documents": len(documents), "number_of_sentences": int(document_ends[-1]), "number_of_tokens": total}
     (folder / "manifest.json").write_text(json.dumps(manifest | sizes))

@@ -20,8 +20,8 @@ class MaskedLM:
 
     Batch: `tokens` (B, T) int32 = [CLS] a [SEP] b [SEP] then padding, `token_types` (B, T) int32, `is_next` (B,) int32,
     `valid` (B,) bool. Masking happens here, on the device: 15 % of the tokens, of which 80 % become [MASK], 10 % a random
-    token and 10 % stay. The draws of an example are keyed by the step and by the example's own tokens, so they do not depend on how
-    the batch lies on the devices, and in evaluation each example has one fixed mask.
+    token and 10 % stay. The draws of an example are keyed by the step, the microbatch and the example's own tokens: where in the
+    batch it stands and which device holds it do not matter, and in evaluation it has one fixed mask.
     """
 
     model: nn.Module

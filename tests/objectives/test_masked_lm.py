@@ -63,6 +63,15 @@ def test_both_losses_against_numpy(objective, params):
     assert float(metrics["next_sentence_accuracy"].value) == pytest.approx(accuracy)
 
 
+def test_bfloat16_gives_the_loss_of_float32_in_float32(objective, params):
+    low = dataclasses.replace(objective, model=Bert(dataclasses.replace(objective.model.config, dtype="bfloat16")))
+    found, wanted = (what.loss_fn(params, make_batch(), None)[0] for what in (low, objective))
+    for name, term in wanted.items():
+        assert found[name].total.dtype == jnp.float32
+        assert float(found[name].value) == pytest.approx(float(term.value), rel=2e-2)
+        assert float(found[name].value) != float(term.value), "nothing was computed in bfloat16"
+
+
 def test_padding_and_filler_change_nothing(objective, params):
     batch = make_batch()
     before = objective.loss_fn(params, batch, None)
