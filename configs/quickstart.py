@@ -14,9 +14,10 @@ from configs import base
 
 def get_config():
     c = base.get_config()
-    c.model.update(vocab_size=4096, max_length=128, width=96, layers=2, heads=4, mlp_width=192)
+    c.model.update(vocab_size=4096, max_length=128, width=96, layers=2, heads=8, mlp_width=192)
     c.model.update(dropout=0.0, initializer_stddev=0.1, dtype="float32", scan_layers=False)
-    c.data.update(name="wikipedia_sample", batch_size=32, eval_batch_size=32, length=128)
-    c.optimizer.update(name="muon", learning_rate=5e-3, momentum=0.95, schedule="warmup_cosine", warmup_steps=100, clip_norm=1.0)
-    c.run.update(steps=1400, log_every=20, eval_every=100, save_every=200)
+    c.data.update(name="wikipedia_sample", batch_size=128, eval_batch_size=32, length=128, short_length=32, short_fraction=0.83)
+    c.optimizer.update(name="muon", learning_rate=5e-3, momentum=0.95, clip_norm=1.0)
+    c.optimizer.update(schedule="warmup_stable_decay", warmup_steps=100, decay_steps=130)
+    c.run.update(steps=1000, log_every=20, eval_every=100, save_every=200)
     return c
