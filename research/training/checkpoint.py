@@ -62,30 +62,19 @@ class Checkpoints:
 
     def save(self, state: TrainState, source_state: dict, metrics: dict[str, float] | None):
         """Starts to save; `metrics` are those of an evaluation at this very step, if there was one."""
-        items = {
-            "params": ocp.args.StandardSave(state.params),
-            "optimizer": ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-            "source": ocp.args.JsonSave(source_state),
-        }
-        if state.ema is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema)
+        arrays = {item: ocp.args.StandardSave(tree) for item, tree in _items(state).items()}
         ranked = {self._metric: metrics[self._metric]} if metrics and self._metric in metrics else None
-        self._manager.save(int(state.step), args=ocp.args.Composite(**items), metrics=ranked, force=True)
+        self._manager.save(int(state.step), args=ocp.args.Composite(source=ocp.args.JsonSave(source_state), **arrays), metrics=ranked, force=True)
 
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict]:
         """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
         step = self.find()
-        self._check_stored(step, "params", shapes.params)
-        abstract = _abstract(shapes, shardings)
-        items = {
-            "params": ocp.args.StandardRestore(abstract.params),
-            "optimizer": ocp.args.StandardRestore({"step": abstract.step, "opt_state": abstract.opt_state}),
-            "source": ocp.args.JsonRestore(),
-        }
-        if shapes.ema is not None:
-            items["ema"] = ocp.args.StandardRestore(abstract.ema)
+        wanted = _items(_abstract(shapes, shardings))
+        for item, tree in wanted.items():
+            self._check_stored(step, item, tree, "Other code made this run: go back to its commit (provenance.json), or choose another --workdir")
+        arrays = {item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
         with self._readable(step):
-            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+            found = self._manager.restore(step, args=ocp.args.Composite(source=ocp.args.JsonRestore(), **arrays))
         return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
 
     def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None):
@@ -100,7 +89,7 @@ class Checkpoints:
         """
         step = self.find(step)
         item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
-        new = self._check_stored(step, item, shapes, allow_new)
+        new = self._check_stored(step, item, shapes, "What may differ, config.init.allow_new names by pattern", allow_new)
         wanted = _without(_abstract(shapes, shardings), new)
         how = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
         with self._readable(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -108,10 +97,15 @@ class Checkpoints:
         found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
         return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path)), shapes)
 
-    def _check_stored(self, step: int, item: str, shapes, allow_new: str | None = None) -> set[str]:
+    def _check_stored(self, step: int, item: str, shapes, advice: str, allow_new: str | None = None) -> set[str]:
+        """The paths that `allow_new` lets start from scratch. Raises UserError, ending in `advice`, for every other difference."""
         with self._readable(step):
             stored = ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
-        return _check_match(shapes, stored, allow_new, f"{self.directory} at step {step}")
+        new, wrong = _differences(shapes, stored, allow_new)
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise UserError(f"{self.directory / str(step) / item} does not fit: {'; '.join(wrong[:3])}{more}. {advice}.")
+        return new
 
     def wait(self):
         """Blocks until what was saved is on disk."""
@@ -140,8 +134,14 @@ def _without(tree, names: set[str], prefix: str = ""):
     return {key: value for key, value in kept.items() if f"{prefix}{key}" not in names and value != {}}
 
 
-def _check_match(shapes, stored, allow_new: str | None, where: str) -> set[str]:
-    """The paths that `allow_new` lets start from scratch. Raises UserError for every other difference."""
+def _items(state: TrainState) -> dict:
+    """The arrays of a state as they are stored: one item each, so that the parameters can be read alone."""
+    items = {"params": state.params, "optimizer": {"step": state.step, "opt_state": state.opt_state}}
+    return items if state.ema is None else items | {"ema": state.ema}
+
+
+def _differences(shapes, stored, allow_new: str | None) -> tuple[set[str], list[str]]:
+    """Between what is wanted and what is stored: the paths that `allow_new` excuses, and all others, said in words."""
     describe = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
     wanted = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     found = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
@@ -153,9 +153,4 @@ def _check_match(shapes, stored, allow_new: str | None, where: str) -> set[str]:
         for name in sorted(found.keys() - wanted.keys())
         if not (allow_new and re.search(allow_new, name))
     ]
-    if wrong:
-        raise UserError(
-            f"the parameters in {where} do not fit: {'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. "
-            "config.init.allow_new names by pattern what may differ."
-        )
-    return new
+    return new, wrong

@@ -86,6 +86,15 @@ def test_parameters_must_match_strictly(tmp_path):
         there.restore_params({"up": {"bias": shapes.params["up"]["bias"]}}, {"up": {"bias": sharding()}})
 
 
+def test_a_state_of_other_code_is_not_called_unreadable(tmp_path):
+    save(tmp_path, [3]).close()
+    shapes, where = shapes_and(sharding())
+    momentum = optax.sgd(1.0, 0.9).init
+    other = shapes._replace(opt_state=jax.eval_shape(momentum, shapes.params))
+    with pytest.raises(UserError, match="checkpoints/3/optimizer does not fit: .* Other code made this run"):
+        Checkpoints(tmp_path).restore(other, where._replace(opt_state=jax.tree.map(lambda _: sharding(), other.opt_state)))
+
+
 def test_an_unreadable_checkpoint_is_one_line_that_says_how_to_go_on(tmp_path):
     checkpoints = save(tmp_path, [3, 4])
     for path in (tmp_path / "checkpoints" / "4" / "params").rglob("*"):
