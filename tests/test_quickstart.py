@@ -62,10 +62,11 @@ def test_it_reaches_what_its_docstring_states(run):
     reached = last(workdir)
     assert reached["step"] == parse(["test", CONFIG])[1].run.steps
     assert reached["validation/masked_accuracy"] == pytest.approx(stated("masked accuracy"), abs=0.03)
-    assert reached["validation/next_sentence_accuracy"] == pytest.approx(stated("next-sentence accuracy"), abs=0.09)
+    assert reached["validation/next_sentence_accuracy"] == pytest.approx(stated("next-sentence accuracy"), abs=0.08)
     baseline = most_common_token_accuracy(workdir)
     assert baseline == pytest.approx(stated("most common token"), abs=0.01)
-    assert reached["validation/masked_accuracy"] > 1.5 * baseline
+    assert reached["validation/masked_accuracy"] > 3 * baseline
+    assert reached["validation/next_sentence_accuracy"] > 0.6
     assert "validation split" in printed
 
 
@@ -80,7 +81,7 @@ def test_its_checkpoint_reads_and_predicts(run):
 @pytest.mark.slow
 def test_eight_devices_reach_the_same_losses(tmp_path):
     """The first steps side by side: later ones part as any two orders of summation do."""
-    short = ["--config.run.steps=20", "--config.run.log_every=1", "--config.optimizer.warmup_steps=5"]
+    short = ["--config.run.steps=20", "--config.run.log_every=1", "--config.optimizer.warmup_steps=5", "--config.optimizer.decay_steps=5"]
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     command("research.train", CONFIG, f"--workdir={tmp_path}/run", "--config.mesh.fsdp=4", "--config.mesh.tensor=2", *short, **eight)
     command("research.train", CONFIG, f"--workdir={tmp_path}/one", *short)
