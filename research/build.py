@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import tensorflow_datasets as tfds
 from flax import linen as nn
 
 from research.compile import chips, flops
+from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Objective, Source, Vocabulary
@@ -144,7 +144,7 @@ class Experiment:
 def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Experiment:
     """Wires a config for `devices`, all by default. Raises UserError for whatever does not divide, fit or exist; touches no data."""
     c = config
-    _check_fields(c)
+    config_lib.check_fields(c)
     mesh = sharding.make_mesh(c.mesh, devices)
     rules = sharding.make_rules(c.mesh.rules, c.mesh.extra_rules)
     batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
@@ -167,25 +167,6 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     eval_step = jax.jit(step.make_eval_step(what.loss_fn), in_shardings=(shardings.params, batch), out_shardings=whole)
     _check_best_metric(c.run.best_metric, jax.eval_shape(step.make_eval_step(what.loss_fn), shapes.params, what.example_batch))
     return Experiment(c, mesh, rules, what, rate, init, shapes, shardings, train_step, eval_step)
-
-
-def _check_fields(c):
-    positive = ("run.steps", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "run.eval_batches", "data.batch_size")
-    positive += ("data.eval_batch_size", "data.threads", "data.buffer", "model.heads", "model.layers", "model.width")
-    for name in positive:
-        group, field = name.split(".")
-        if c[group][field] is not None and c[group][field] < 1:
-            raise UserError(f"config.{name} is {c[group][field]}: it must be at least 1.")
-    for name in ("length", "short_length"):
-        if c.data[name] is not None and c.data[name] < 8:
-            raise UserError(f"config.data.{name} is {c.data[name]}: it must be at least 8.")
-    if c.run.best_mode not in ("min", "max"):
-        raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
-    for name, pattern in (("optimizer.no_decay", c.optimizer.no_decay), ("init.allow_new", c.init.allow_new)):
-        try:
-            re.compile(pattern or "")
-        except re.error as e:
-            raise UserError(f"config.{name} is {pattern!r}, which is no regular expression ({e}).") from e
 
 
 def _check_best_metric(name: str, means):

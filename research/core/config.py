@@ -96,6 +96,26 @@ def _explained(error: Exception, argv) -> Exception:
     return UserError(f"{overrides[-1]}: {message}") if overrides and isinstance(error, (TypeError, ValueError)) else error
 
 
+def check_fields(c):
+    """Raises UserError for a value that no model, data or machine could make sense of."""
+    positive = ("run.steps", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "run.eval_batches", "data.batch_size")
+    positive += ("data.eval_batch_size", "data.threads", "data.buffer", "model.heads", "model.layers", "model.width")
+    for name in positive:
+        group, field = name.split(".")
+        if c[group][field] is not None and c[group][field] < 1:
+            raise UserError(f"config.{name} is {c[group][field]}: it must be at least 1.")
+    for name in ("length", "short_length"):
+        if c.data[name] is not None and c.data[name] < 8:
+            raise UserError(f"config.data.{name} is {c.data[name]}: it must be at least 8.")
+    if c.run.best_mode not in ("min", "max"):
+        raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
+    for name, pattern in (("optimizer.no_decay", c.optimizer.no_decay), ("init.allow_new", c.init.allow_new)):
+        try:
+            re.compile(pattern or "")
+        except re.error as e:
+            raise UserError(f"config.{name} is {pattern!r}, which is no regular expression ({e}).") from e
+
+
 def to_json(config) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
