@@ -1,6 +1,6 @@
 """A small BERT on 106 English Wikipedia articles, in the time it takes to read the README.
 
-Two CPU cores, about 4 minutes, of which the first three see pairs of 32 tokens and the last pairs of 128, as the paper's BERT saw 128 and then
+Two CPU cores, about 4 minutes. The first 83 % of the steps see pairs of 32 tokens and the rest pairs of 128, as the paper's BERT saw 128 and then
 512: short pairs teach attention soonest. Validation is on 128 throughout, so its curves rise when those come. A data set this small needs help to be
 learned from in minutes: weights that start as large as the width asks for (1 / sqrt(96)), Muon, and no dropout.
 

@@ -5,8 +5,10 @@ To add a thing, write its file and give it a row here; or leave this repository 
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +16,13 @@ import grain
 import jax
 import tensorflow_datasets as tfds
 from flax import linen as nn
+from tensorflow_datasets.core import read_only_builder
 
 from research.compile import chips, flops
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError
-from research.core.types import Batch, BatchSpec, Objective, Source, Vocabulary
+from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
 from research.data import sources, text
 from research.data import tokenizer as tokenizers
 from research.data.fetch import cache_dir, cache_lock
@@ -46,7 +49,7 @@ OBJECTIVES = {  # name -> frozen dataclass; its fields are filled from config.ob
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
 }
-SOURCES = {  # name -> function(config, corpus, split, length) -> examples: a length, and example(i, NumPy generator) -> dict of arrays
+SOURCES = {  # name -> function(config, corpus, split, length) -> Examples
     "sentence_pairs": sentence_pairs,
 }
 
@@ -72,11 +75,20 @@ def from_fields(cls, group, **given):
 
 def has_vocabulary(config) -> bool:
     """Whether the objective that the config names must know of a tokenizer."""
-    return any(field.name == "vocabulary" for field in dataclasses.fields(look_up(OBJECTIVES, config.objective.name, "objective.name")))
+    return any(field.name == "vocabulary" for field in dataclasses.fields(objective_class(config)))
+
+
+def objective_class(config):
+    cls = look_up(OBJECTIVES, config.objective.name, "objective.name")
+    if not dataclasses.is_dataclass(cls):
+        raise UserError(f"config.objective.name is {config.objective.name!r}, which is no dataclass: an objective is one (research/core/types.py).")
+    return cls
 
 
 def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
     """What the config trains. Without a vocabulary, one of the right size stands in: enough for shapes and costs."""
+    if not has_vocabulary(config):
+        return _objective(config, None)
     size = config.model.vocab_size
     vocabulary = vocabulary or Vocabulary(size, pad=0, cls=2, sep=3, mask=4, continues=(False,) * size)
     if vocabulary.size > size:
@@ -86,9 +98,14 @@ def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
             raise UserError(
                 f"config.data.{field} {config.data[field]} is longer than the {config.model.max_length} positions of config.model.max_length."
             )
+    return _objective(config, vocabulary)
+
+
+def _objective(config, vocabulary) -> Objective:
     model = look_up(MODELS, config.model.name, "model.name")(config)
-    cls = look_up(OBJECTIVES, config.objective.name, "objective.name")
-    return from_fields(cls, config.objective, model=model, vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length)
+    return from_fields(
+        objective_class(config), config.objective, model=model, vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +116,6 @@ class Experiment:
     mesh: jax.sharding.Mesh
     rules: tuple
     objective: Objective
-    learning_rate: Callable
     init: Callable[[], state.TrainState]
     shapes: state.TrainState
     shardings: state.TrainState
@@ -159,14 +175,14 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     shardings = state.state_shardings(shapes, what.logical_axes, mesh, rules)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     train_step = jax.jit(
-        step.make_train_step(what.loss_fn, transform, c.seed, o.accumulate, o.ema_decay),
+        step.make_train_step(what.loss_fn, transform, rate, c.seed, o.accumulate, o.ema_decay),
         in_shardings=(shardings, batch),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
     eval_step = jax.jit(step.make_eval_step(what.loss_fn), in_shardings=(shardings.params, batch), out_shardings=whole)
     _check_best_metric(c.run.best_metric, jax.eval_shape(step.make_eval_step(what.loss_fn), shapes.params, what.example_batch))
-    return Experiment(c, mesh, rules, what, rate, init, shapes, shardings, train_step, eval_step)
+    return Experiment(c, mesh, rules, what, init, shapes, shardings, train_step, eval_step)
 
 
 def _check_best_metric(name: str, means):
@@ -188,15 +204,19 @@ class Corpus:
 
     def __init__(self, config, workdir: pathlib.Path):
         self._config = config
-        self._builder = dataset_builder(config.data.name, config.data.dir)
         self.tokenizer = self._tokenizer(workdir / "tokenizer.json") if has_vocabulary(config) else None
         self.vocabulary = tokenizers.vocabulary(self.tokenizer) if self.tokenizer else None
         self.manifest = {}  # what each split was made from, once its examples have been asked for
 
-    def documents(self, split: str) -> text.Documents:
-        return text.Documents(self._builder, split, self._config.data.text_field, self._config.data.language)
+    @functools.cached_property
+    def builder(self):
+        """The TFDS builder of the data set."""
+        return dataset_builder(self._config.data.name, self._config.data.dir)
 
-    def examples(self, split: str, length: int):
+    def documents(self, split: str) -> text.Documents:
+        return text.Documents(self.builder, split, self._config.data.text_field, self._config.data.language)
+
+    def examples(self, split: str, length: int) -> Examples:
         examples = look_up(SOURCES, self._config.data.source, "data.source")(self._config, self, split, length)
         self.manifest[f"{split}/{length}"] = examples.manifest
         return examples
@@ -222,11 +242,10 @@ class Corpus:
 def dataset_builder(name: str, folder: str | None):
     """The TFDS builder of `name`: ours by the table; any other as it was prepared in `folder`, or as TFDS can prepare it."""
     folder = folder or str(cache_dir() / "tfds")
-    if name in DATASETS or ":" in name:
+    if name in DATASETS or re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", name):
         return look_up(DATASETS, name, "data.name")(data_dir=folder, file_format="array_record")
-    prepared = [path.parent for path in sorted(pathlib.Path(folder, name).glob("**/dataset_info.json"))]
-    if prepared:
-        return tfds.builder_from_directory(prepared[-1])
+    with contextlib.suppress(tfds.core.DatasetNotFoundError):
+        return read_only_builder.builder_from_files(name, data_dir=folder)
     try:
         return tfds.builder(name, data_dir=folder, file_format="array_record")
     except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as e:

@@ -11,6 +11,7 @@ import pathlib
 import jax
 from absl import flags
 
+from configs import base
 from research import build
 from research.core import config as config_lib
 from research.core import sharding
@@ -22,7 +23,7 @@ def main(argv):
         flags.DEFINE_string("split", None, "A split of the data set; absent: the config's validation split.", flag_values=values)
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
 
-    values, config = config_lib.parse_run(argv, define)
+    values, config = config_lib.parse_run(argv, base.get_config(), define)
     sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     split = values.split or config.data.validation_split
@@ -32,7 +33,8 @@ def main(argv):
     with e.in_force():
         metrics = build.evaluator(e, corpus, split, config.run.eval_batches)(params)
     if jax.process_index() == 0:
-        print(json.dumps({"step": step} | {f"{split}/{name}": value for name, value in metrics.items()}))
+        named = "validation" if split == config.data.validation_split else split  # as training logs it
+        print(json.dumps({"step": step} | {f"{named}/{name}": value for name, value in metrics.items()}))
 
 
 if __name__ == "__main__":

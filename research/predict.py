@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from configs import base
 from research import build
 from research.core import config as config_lib
 from research.core.errors import UserError, run_command
@@ -22,14 +23,16 @@ def main(argv):
         flags.DEFINE_integer("top", 5, "How many fills to print.", lower_bound=1, flag_values=values)
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
 
-    values, config = config_lib.parse_run(argv, define)
+    values, config = config_lib.parse_run(argv, base.get_config(), define)
     workdir = pathlib.Path(values.workdir)
+    if not build.has_vocabulary(config):
+        raise UserError(f"this run was trained for {config.objective.name}, which fills no [MASK].")
     tokenizer = load_tokenizer(workdir / "tokenizer.json")
     e = build.experiment(config, vocabulary(tokenizer))
     tokens, positions = encode(values.text, tokenizer, e.objective)
     _, params = build.trained_params(e, workdir, values.step)
     log_probs_PV = jax.jit(e.objective.fill)(params, tokens, jnp.zeros_like(tokens), positions)[0]
-    for log_probs_V in np.asarray(log_probs_PV)[: len(positions[0])]:
+    for log_probs_V in np.asarray(log_probs_PV):
         best = np.argsort(-log_probs_V, kind="stable")[: values.top]
         print("  ".join(f"{tokenizer.id_to_token(int(token))} {np.exp(log_probs_V[token]):.3f}" for token in best))
 

@@ -10,6 +10,7 @@ import pathlib
 
 import jax
 
+from configs import base
 from research import build
 from research.core import config as config_lib
 from research.core import sharding
@@ -24,7 +25,7 @@ from research.training.progress import Progress
 def main(argv):
     config, workdir = arguments(argv)
     build.experiment(config)  # whatever cannot work is refused before data is fetched or the run directory touched
-    run_directory.check_config(workdir, config)
+    run_directory.check_config(workdir, config, base.get_config())
     corpus = build.Corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
     source = build.training_source(e, corpus)
@@ -51,7 +52,6 @@ def main(argv):
             checkpoints,
             writer,
             progress,
-            e.learning_rate,
         )
     if speaks:
         summarise(workdir, int(state.step), r.steps)
@@ -60,9 +60,9 @@ def main(argv):
 def arguments(argv):
     """(config, workdir): the config given, or the one that the run directory holds."""
 
-    parse = config_lib.parse_run if config_lib.given("config", argv) is None else config_lib.parse
-    values, config = parse(argv)
-    if values.workdir is None:
+    given = config_lib.given("config", argv) is not None
+    values, config = config_lib.parse(argv) if given else config_lib.parse_run(argv, base.get_config())
+    if not values.workdir:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
     sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)

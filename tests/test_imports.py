@@ -40,10 +40,15 @@ def imports(tree):
                 yield f"{node.module}.{alias.name}" if submodule.exists() or package.is_dir() else node.module
 
 
+def may_import(module: str, name: str) -> bool:
+    """A command may read the base config, for the fields that a run made earlier does not have."""
+    return allowed(room(module), room(name)) if name.startswith("research.") else (room(module), name) == ("commands", "configs.base")
+
+
 def violations(path: pathlib.Path, source: str) -> list[str]:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     tree = ast.parse(source)
-    found = [f"{module} imports {name}" for name in imports(tree) if not name.startswith("research.") or not allowed(room(module), room(name))]
+    found = [f"{module} imports {name}" for name in imports(tree) if not may_import(module, name)]
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             found += [f"{module} imports {name} inside a function" for name in imports(function)]

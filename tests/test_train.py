@@ -107,6 +107,8 @@ def test_evaluate_prints_the_figures_last_logged(run):
     assert printed == metrics.read_metrics(workdir / "metrics.jsonl")[-1]
     earlier = json.loads(call(evaluate, f"--workdir={workdir}", "--step=3"))
     assert earlier == [line for line in metrics.read_metrics(workdir / "metrics.jsonl") if "validation/loss" in line][0]
+    said = json.loads(call(evaluate, f"--workdir={workdir}", "--config.data.validation_split=validation[:9]", "--split=validation[:9]"))
+    assert "validation/loss" in said, "the run's own validation split is called as training calls it"
     elsewhere = json.loads(call(evaluate, f"--workdir={workdir}", "--config.mesh.fsdp=8", "--config.mesh.tensor=1", "--split=train[:10]"))
     assert elsewhere["train[:10]/loss"] != printed["validation/loss"]
 
@@ -172,6 +174,8 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.run.best_metric=validation/los"], "choose one of validation/loss, validation/masked_lm_loss"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.optimizer.no_decay=(bias"], "no regular expression"),
         ([TINY, "--workdir=nowhere", *MESH, "--distributed"], "no job to join"),
+        ([TINY, "--workdir="], "say where the run goes"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.objective.name=research.build:look_up"], "no dataclass"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.source=pears"], "choose one of sentence_pairs"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.tokenizer=none.json"], "no tokenizer at none.json"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.init.from=nowhere/run"], "no finished checkpoint"),
@@ -299,6 +303,8 @@ def test_a_paper_s_own_objective_and_source_plug_in_by_name(cache, tmp_path):
     reached = metrics.read_metrics(tmp_path / "metrics.jsonl")
     assert reached[-1]["validation/loss"] < 0.2 * reached[0]["train/loss"]
     assert json.loads(call(evaluate, f"--workdir={tmp_path}")) == reached[-1]
+    assert "fills no [MASK]" in error(predict, f"--workdir={tmp_path}", "--text=[MASK]")
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"loss.png", "other.png"}
     assert not (tmp_path / "tokenizer.json").exists()
     assert "examples_per_second" in (tmp_path / "timing.jsonl").read_text()
 

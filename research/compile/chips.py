@@ -24,7 +24,8 @@ PEAK_FLOPS = {
 def peak_flops(devices, dtype: str) -> float | None:
     """FLOP/s of all `devices` together at best; None for a chip that is not in the table.
 
-    For CPUs it is what a large matrix product of `dtype` reaches now on this machine, since fake devices share its cores.
+    `dtype` matters on CPUs only, where the peak is what a large matrix product of it reaches now on this machine, since fake devices
+    share its cores; a chip's is that of bfloat16.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":

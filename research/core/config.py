@@ -9,7 +9,6 @@ import re
 
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
-from ml_collections.config_dict import placeholder
 
 from research.core.errors import UserError
 
@@ -31,26 +30,18 @@ def parse(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues
     return values, FrozenConfigDict(values.config)
 
 
-def parse_run(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
-    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, --distributed, and the flags that `define(flag_values)` adds."""
+def parse_run(argv: list[str], defaults: ConfigDict, define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, --distributed, and the flags that `define(flag_values)` adds.
+
+    A field that came after the run was made has the value it has in `defaults`, which also know the types of what is absent.
+    """
     argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
     if given("workdir", argv) is None:
         raise UserError("say which run: --workdir=runs/NAME; to train, say what as well: --config=configs/NAME.py.")
-    kept = read(pathlib.Path(given("workdir", argv)) / "config.json")
-    config_flags.DEFINE_config_dict("config", _with_types(ConfigDict(kept), argv), "The config of the run.", **_options(values, argv))
+    kept = read(pathlib.Path(given("workdir", argv)) / "config.json", defaults)
+    config_flags.DEFINE_config_dict("config", kept, "The config of the run.", **_options(values, argv))
     _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
-
-
-def _with_types(config: ConfigDict, argv: list[str]) -> ConfigDict:
-    """What is absent in a run's config is None, which has no type to be overridden by: the override's own is taken."""
-    absent = [name for name, value in flatten(config).items() if value is None]
-    for name in absent:
-        text = given(re.escape(f"config.{name}"), argv)
-        if text is not None:
-            number = int if re.fullmatch(r"[+-]?\d+", text) else float if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text) else str
-            config.update_from_flattened_dict({name: placeholder(number)})
-    return config
 
 
 def given(flag: str, argv: list[str]) -> str | None:
@@ -71,6 +62,8 @@ def _read_flags(values, argv, define):
     try:
         rest = values(argv)
     except flags.Error as e:
+        if "Error whilst parsing config file" in str(e):
+            raise e.__context__ from None  # its message is the traceback of the error in the file
         raise UserError(str(e)) from e
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise _explained(e, argv) from e
@@ -120,14 +113,20 @@ def to_json(config) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def read(path: pathlib.Path) -> FrozenConfigDict:
-    """The config that a run directory holds. Raises UserError if it is not there or cannot be read."""
+def read(path: pathlib.Path, defaults: ConfigDict) -> ConfigDict:
+    """The config that a run directory holds, over `defaults`. Raises UserError if it is not there or cannot be read."""
     if not path.is_file():
         raise UserError(f"{path.parent} holds no run: there is no {path.name} in it.")
     try:
-        return FrozenConfigDict(_tuples(json.loads(path.read_text())))
-    except ValueError as e:
+        return _over(ConfigDict(defaults), _tuples(json.loads(path.read_text())))
+    except (ValueError, TypeError) as e:
         raise UserError(f"{path} cannot be read ({e}).") from e
+
+
+def _over(config: ConfigDict, kept: dict) -> ConfigDict:
+    for key, value in kept.items():
+        config[key] = _over(config[key], value) if isinstance(value, dict) and key in config else value
+    return config
 
 
 def _tuples(value):

@@ -61,7 +61,10 @@ def make_rules(preset: str, extra=()):
     """The named preset after the `extra` (logical axis, mesh axis) pairs, which so take precedence."""
     if preset not in PRESETS:
         raise UserError(f"mesh.rules is {preset!r}: choose one of {', '.join(PRESETS)}.")
-    for logical, mesh_axes in extra:
+    for rule in extra:
+        if not isinstance(rule, tuple) or len(rule) != 2:
+            raise UserError(f'mesh.extra_rules has {rule!r}: it is a tuple of pairs, (("logical axis", "mesh axis" or None), ...).')
+        logical, mesh_axes = rule
         unknown = {mesh_axes} if isinstance(mesh_axes, str) else set(mesh_axes or ())
         if unknown - set(MESH_AXES):
             raise UserError(f"mesh.extra_rules puts {logical!r} on {mesh_axes!r}: the mesh has {', '.join(MESH_AXES)}.")
@@ -103,6 +106,8 @@ def param_shardings(mesh: Mesh, rules, logical_axes, shapes):
     """A NamedSharding for each parameter. Raises UserError, with the numbers, where a dimension does not divide."""
 
     def place(path, shape, axes):
+        if len(axes) != len(shape.shape):
+            raise UserError(f"{path_name(path)} of shape {shape.shape} names the axes {axes}: each dimension needs one, or None.")
         sharding = NamedSharding(mesh, partition_spec(axes, rules))
         for dimension, (size, name) in enumerate(zip(shape.shape, axes)):
             if size % shards(sharding, dimension):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Params = Any  # a plain nested dict of arrays
 Batch = dict[str, jax.Array]
@@ -57,7 +58,7 @@ class Objective(Protocol):
     def init(self, rng: jax.Array) -> Params: ...
 
     def loss_fn(self, params: Params, batch: Batch, rng: jax.Array | None) -> tuple[Means, Means]:
-        """(terms, metrics). Pure. rng None means evaluation: deterministic, and a function of each example alone.
+        """(terms, metrics). Pure. rng None means evaluation: deterministic and, where separable, a function of each example alone.
 
         The counts of the terms depend on the batch and the key but never on `params`: accumulation adds them up first.
         """
@@ -68,6 +69,16 @@ class Objective(Protocol):
     @property
     def logical_axes(self) -> Any:
         """The tree of `params` with a tuple of logical axis names at each leaf."""
+
+
+class Examples(Protocol):
+    """What a source takes its batches from: `len()` of them, each a pure function of its index and a generator of its own."""
+
+    manifest: dict  # what they were made from, in words and numbers: kept with the run, and the same when it goes on
+
+    def __len__(self) -> int: ...
+
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
 
 
 class Source(Protocol):

@@ -57,7 +57,7 @@ class SentencePairs:
     def _cut(self, start: int, wanted: int, document: int, rng) -> int:
         """How many tokens b takes: those wanted, or, where the document ends before, so many that it does not end with it."""
         left = int(self._store.sentences[self._store.documents[document + 1]]) - start
-        return wanted if wanted < left else int(rng.integers(1, left + 1))
+        return wanted if wanted < left else int(rng.integers(1, max(left, 2)))
 
     def _elsewhere(self, i: int, length: int, rng) -> tuple[int, int]:
         """(where a sentence of another document begins, `length`): a place with more than `length` tokens to come.

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import tensorflow_datasets as tfds
 from sentencex import segment
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tqdm import tqdm
 
 from research.core.errors import UserError, is_disk_full
@@ -44,7 +45,7 @@ def prepare(builder):
     try:
         with cache_lock(f"tfds-{builder.name}"):
             builder.download_and_prepare(file_format="array_record")
-    except (OSError, ImportError) as e:
+    except (OSError, ImportError, tfds.download.DownloadError, NonMatchingChecksumError) as e:
         if is_disk_full(e):
             raise
         reason = f"{type(e).__name__}: {str(e)[:200]}"
@@ -94,11 +95,12 @@ def _write_store(folder, documents, tokenizer, manifest, chunk: int = 64):
     with open(raw, "wb") as file, tqdm(total=len(documents), desc=f"tokenizing {documents.name}", unit=" documents") as bar:
         for start in range(0, len(documents), chunk):
             texts = [documents[i] for i in range(start, min(start + chunk, len(documents)))]
-            encoded = tokenizer.encode_batch([sentence for text in texts for sentence in text], add_special_tokens=False)
-            for encoding in encoded:
-                file.write(np.asarray(encoding.ids, dtype).tobytes())
-            sentence_lengths.append(np.array([len(encoding.ids) for encoding in encoded], np.int64))
-            document_lengths.append(np.array([len(text) for text in texts], np.int64))
+            encoded = iter(tokenizer.encode_batch([sentence for text in texts for sentence in text], add_special_tokens=False))
+            # A sentence of invisible characters has no tokens, and is none.
+            kept = [[ids for _ in text if (ids := next(encoded).ids)] for text in texts]
+            file.writelines(np.asarray(ids, dtype).tobytes() for text in kept for ids in text)
+            sentence_lengths.append(np.array([len(ids) for text in kept for ids in text], np.int64))
+            document_lengths.append(np.array([len(text) for text in kept], np.int64))
             bar.update(len(texts))
     sentence_ends, document_ends = (np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64) for lengths in (sentence_lengths, document_lengths))
     total = int(sentence_ends[-1])

@@ -10,7 +10,6 @@ import math
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -46,7 +45,6 @@ def train(
     checkpoints: Checkpoints,
     writer: MetricWriter,
     progress,
-    learning_rate: Callable[[int], Any],
 ) -> TrainState:
     """Trains from `state` to `schedule.steps`. Returns the last state, earlier if the process was told to stop (SIGTERM, Ctrl-C)."""
     step = started = int(state.step)
@@ -61,8 +59,7 @@ def train(
             _check_finite(done, metrics, checkpoints)
             progress.update(done, metrics)
             if schedule.due(schedule.log_every, done):
-                scalars = metrics | {"learning_rate": float(learning_rate(done - 1))}
-                writer.write(done, {f"train/{name}": value for name, value in scalars.items()})
+                writer.write(done, {f"train/{name}": value for name, value in metrics.items()})
                 writer.write_timing(done, progress.timing())
 
     with _stop_signals() as told_to_stop:
@@ -95,7 +92,9 @@ def _check_finite(step: int, metrics: dict[str, float], checkpoints: Checkpoints
         if not math.isfinite(metrics[name]):
             checkpoints.wait()
             last = f"the last good checkpoint is at step {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
-            raise UserError(f"{name} is {metrics[name]} at step {step}: {last}. Lower optimizer.learning_rate, or set optimizer.clip_norm.")
+            raise UserError(
+                f"{name} is {metrics[name]} at step {step}: {last}. In another --workdir, lower optimizer.learning_rate or set optimizer.clip_norm."
+            )
 
 
 @contextlib.contextmanager

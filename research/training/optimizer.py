@@ -95,7 +95,7 @@ def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.G
     """`optimizer`, seeing one layer at a time of the parameters whose first logical axis is `layers`."""
 
     def label(axes):
-        return "stacked" if axes[0] == "layers" else "single"
+        return "stacked" if axes[:1] == ("layers",) else "single"
 
     labels = jax.tree.map(label, logical_axes, is_leaf=lambda x: isinstance(x, tuple))
 
@@ -110,8 +110,8 @@ def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.G
 
 def muon_dimensions(axes):
     """The inputs and outputs of a hidden layer's kernel, as one layer has it, for Muon to orthogonalise; None, and so Adam, for all else."""
-    stacked, *axes = axes
-    if stacked != "layers" or "embed" not in axes or len(axes) < 2:
+    stacked, axes = axes[:1], axes[1:]
+    if stacked != ("layers",) or "embed" not in axes or len(axes) < 2:
         return None
     inputs = 1 if axes[0] == "embed" else len(axes) - 1  # (embed, heads, head_dim) in, (heads, head_dim, embed) out
     return optax.contrib.MuonDimensionNumbers(tuple(range(inputs)), tuple(range(inputs, len(axes))))

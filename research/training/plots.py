@@ -11,11 +11,13 @@ from research.core.metrics import read_metrics
 
 
 def plot_curves(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """Writes plots/loss.png and plots/accuracy.png from metrics.jsonl; returns those there was something to draw for."""
+    """Writes plots/loss.png, accuracy.png and other.png, of all that was validated, from metrics.jsonl; returns those there was something for."""
     lines = read_metrics(workdir / "metrics.jsonl")
+    validated = sorted({name.removeprefix("validation/") for line in lines for name in line if name.startswith("validation/")})
+    kinds = {kind: [name for name in validated if name.endswith(kind)] for kind in ("loss", "accuracy")}
+    kinds["other"] = [name for name in validated if not name.endswith(tuple(kinds))]
     written = []
-    for kind in ("loss", "accuracy"):
-        names = sorted({name.split("/")[1] for line in lines for name in line if name.endswith(kind) and "/" in name})
+    for kind, names in kinds.items():
         if not names:
             continue
         figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), squeeze=False, layout="constrained")

@@ -18,14 +18,16 @@ from research.core import config as config_lib
 from research.core.errors import UserError
 
 
-def check_config(workdir: pathlib.Path, config):
-    """Raises UserError if `workdir` belongs to another config: says what differs and how to go on."""
+def check_config(workdir: pathlib.Path, config, defaults):
+    """Raises UserError if `workdir` belongs to another config: says what differs and how to go on. `defaults` stand for fields it does not know."""
     path = workdir / "config.json"
     if not path.exists():
         if any((workdir / "checkpoints").glob("*")):
             raise UserError(f"{workdir} has checkpoints but no config.json to say of what: choose another --workdir.")
         return
-    changed = [change for change in config_lib.differences(config_lib.read(path), config) if not change[0].startswith(config_lib.MAY_CHANGE)]
+    changed = [
+        change for change in config_lib.differences(config_lib.read(path, defaults), config) if not change[0].startswith(config_lib.MAY_CHANGE)
+    ]
     if changed:
         said = "; ".join(f"{name} is {before!r} there, {now!r} here" for name, before, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

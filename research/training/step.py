@@ -8,10 +8,10 @@ from research.core.types import Mean, loss_value
 from research.training.state import TrainState, stream
 
 
-def make_train_step(loss_fn, optimizer, seed: int, accumulate: int = 1, ema_decay: float | None = None):
+def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: int = 1, ema_decay: float | None = None):
     """A pure function (state, batch) -> (state, Means), to be jitted.
 
-    All randomness is the key of (seed, step). With `accumulate` = k the batch is taken in k microbatches under a scan;
+    `learning_rate` is the schedule that `optimizer` follows, here only to be reported. All randomness is the key of (seed, step). With `accumulate` = k the batch is taken in k microbatches under a scan;
     the update is that of the whole batch, whatever each microbatch counts.
     """
     gradients = _full_batch if accumulate == 1 else _accumulated(accumulate)
@@ -25,6 +25,7 @@ def make_train_step(loss_fn, optimizer, seed: int, accumulate: int = 1, ema_deca
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - ema_decay)
         means["gradient_norm"] = Mean(optax.global_norm(grads), jnp.float32(1))
+        means["learning_rate"] = Mean(jnp.float32(learning_rate(state.step)), jnp.float32(1))
         return TrainState(state.step + 1, params, opt_state, ema), means
 
     return train_step
@@ -42,6 +43,8 @@ def make_eval_step(loss_fn):
 
 def _with_loss(terms, metrics):
     """All that is measured, the loss as the terms whose means sum to it."""
+    if twice := metrics.keys() & {"loss", *terms}:
+        raise ValueError(f"a metric may not have the name of the loss or of one of its terms: {', '.join(sorted(twice))}")
     return {"loss": terms, **metrics}
 
 

@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from configs import base
 from research.core import config as config_lib
 from research.core.errors import UserError
 
-ABSENT = ["--config.run.eval_batches=3", "--config.data.dir=/x"]
 QUICKSTART = "--config=configs/quickstart.py"
 
 
@@ -48,10 +48,11 @@ def test_a_wrong_argument_is_one_clear_line(arguments, message):
         parse(*arguments)
 
 
-def test_a_bug_in_a_config_file_keeps_its_traceback(tmp_path):
-    (tmp_path / "c.py").write_text("def get_config():\n  return {}['learning_rate']\n")
-    with pytest.raises(KeyError):
-        parse(f"--config={tmp_path}/c.py")
+@pytest.mark.parametrize("bug, error", [("{}['learning_rate']", KeyError), ("1 + 'a'", TypeError), ("int('x')", ValueError)])
+def test_a_bug_in_a_config_file_keeps_its_traceback(tmp_path, bug, error):
+    (tmp_path / "c.py").write_text(f"def get_config():\n  return {bug}\n")
+    with pytest.raises(error):
+        parse(f"--config={tmp_path}/c.py", "--config.seed=1")
 
 
 def test_the_config_is_frozen():
@@ -62,7 +63,7 @@ def test_the_config_is_frozen():
 def test_json_round_trip(tmp_path):
     config = FrozenConfigDict({"a": {"b": 1, "c": (("x", None), ("y", 2.5))}, "d": None, "e": "text", "f": True})
     (tmp_path / "config.json").write_text(config_lib.to_json(config))
-    assert config_lib.read(tmp_path / "config.json").to_dict() == config.to_dict()
+    assert config_lib.read(tmp_path / "config.json", ConfigDict()).to_dict() == config.to_dict()
 
 
 def test_differences_are_named():
@@ -75,10 +76,27 @@ def test_a_run_directory_without_a_config_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=message):
-        config_lib.parse_run(["evaluate", f"--workdir={tmp_path}"])
+        config_lib.parse_run(["evaluate", f"--workdir={tmp_path}"], base.get_config())
+
+
+def parse_run(workdir, config: dict, *overrides):
+    (workdir / "config.json").write_text(json.dumps(config))
+    return config_lib.parse_run(["evaluate", f"--workdir={workdir}", *overrides], base.get_config())[1]
 
 
 def test_a_run_s_config_can_be_overridden(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"mesh": {"fsdp": 4}, "run": {"eval_batches": None}, "data": {"dir": None}}))
-    _, config = config_lib.parse_run(["evaluate", f"--workdir={tmp_path}", "--config.mesh.fsdp=1", *ABSENT])
-    assert (config.mesh.fsdp, config.run.eval_batches, config.data.dir) == (1, 3, "/x")
+    kept = {"mesh": {"fsdp": 4}, "run": {"eval_batches": None}, "data": {"dir": None}, "init": {"from": None}}
+    absent = ["--config.run.eval_batches=3", "--config.data.dir=/x", "--config.init.from=/y"]
+    config = parse_run(tmp_path, kept, "--config.mesh.fsdp=1", *absent)
+    assert (config.mesh.fsdp, config.run.eval_batches, config.data.dir, config.init["from"]) == (1, 3, "/x", "/y")
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5"])
+def test_what_a_run_leaves_out_still_has_its_type(tmp_path, value):
+    with pytest.raises(UserError, match="eval_batches"):
+        parse_run(tmp_path, {"run": {"eval_batches": None}}, f"--config.run.eval_batches={value}")
+
+
+def test_a_field_newer_than_the_run_has_its_default(tmp_path):
+    config = parse_run(tmp_path, {"optimizer": {"learning_rate": 0.5}, "paper": {"own": 1}})
+    assert (config.optimizer.learning_rate, config.optimizer.accumulate, config.paper.own) == (0.5, 1, 1)

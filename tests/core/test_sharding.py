@@ -56,6 +56,18 @@ def test_an_extra_rule_to_no_mesh_axis_is_refused():
         sharding.make_rules("fsdp", (("embed", "fdsp"),))
 
 
+@pytest.mark.parametrize("rules", [("embed", "fsdp"), (("embed",),), (["embed", "fsdp"],)])
+def test_a_rule_that_is_no_pair_is_refused(rules):
+    with pytest.raises(UserError, match="a tuple of pairs"):
+        sharding.make_rules("fsdp", rules)
+
+
+def test_a_parameter_that_does_not_name_its_axes_is_refused():
+    mesh, shape = sharding.make_mesh(ONES | {"fsdp": 8}), {"a": {"kernel": jax.ShapeDtypeStruct((4, 4), "float32")}}
+    with pytest.raises(UserError, match=r"a/kernel of shape \(4, 4\) names the axes \(\)"):
+        sharding.param_shardings(mesh, sharding.make_rules("fsdp"), {"a": {"kernel": ()}}, shape)
+
+
 class Pod:
     """The sharding of a process whose devices lie apart on the mesh, as on a TPU pod."""
 

@@ -35,6 +35,14 @@ def test_the_store_holds_every_token_in_order(cache):
     assert store.manifest["number_of_documents"] == 90 and store.manifest["number_of_tokens"] == len(store.tokens)
 
 
+def test_a_sentence_without_tokens_is_none(cache):
+    """Of a mark that shows nothing, say, which no sentence splitter knows."""
+    documents = Lines("invisible", [["aa bb.", "\u200e"], ["\u200b", "cc.", "\ufeff"]])
+    store = text.token_store(documents, tokenizers.train_wordpiece([["aa bb cc."]], 60))
+    np.testing.assert_array_equal(store.documents, [0, 1, 2])
+    assert (np.diff(store.sentences) > 0).all() and store.manifest["number_of_sentences"] == 2
+
+
 def test_the_store_is_made_once_for_each_tokenizer(cache, monkeypatch):
     documents = Lines("once", [["aa bb."], ["cc dd."]])
     first = tokenizers.train_wordpiece([["aa bb cc dd."]], 60)
@@ -99,11 +107,14 @@ def test_a_split_or_field_that_is_not_there_is_named(cache, split, field, messag
 def test_a_data_set_prepared_elsewhere_is_read_by_its_tfds_name(cache):
     """As wikipedia/20230601.en is: TFDS knows no builder of that name here, only the folder it was prepared in."""
     ours = text.Documents(build.dataset_builder(tiny_config().data.name, None), "train", "text")
-    read = text.Documents(build.dataset_builder("tiny_text/1.0.0", str(cache / "tfds")), "train", "text")
-    assert [read[i] for i in range(len(read))] == [ours[i] for i in range(len(ours))]
+    for name in ("tiny_text", "tiny_text:1.0.0"):
+        read = text.Documents(build.dataset_builder(name, str(cache / "tfds")), "train", "text")
+        assert [read[i] for i in range(len(read))] == [ours[i] for i in range(len(ours))]
 
 
-@pytest.mark.parametrize("name", ["wikipedia/20230601.en", "no_such_data_set", "tests.tiny_text:None_such", "nowhere.at_all:X"])
+@pytest.mark.parametrize(
+    "name", ["wikipedia/20230601.en", "no_such_data_set", "wikipedia/20230601.en:1.0.0", "tests.tiny_text:None_such", "nowhere.at_all:X"]
+)
 def test_an_unknown_data_set_is_named(name):
     with pytest.raises(UserError, match=name.split(":")[0]):
         build.dataset_builder(name, None)

@@ -70,7 +70,7 @@ def run(recorder, start=0, steps=4, log_every=1, eval_every=2, save_every=2):
     state = TrainState(np.int32(start), {}, ())
     schedule = loop.Schedule(steps, log_every, eval_every, save_every)
     r = recorder
-    return loop.train(state, r, r.step, lambda batch: batch, r.evaluate, schedule, r, r, r, lambda step: 0.1)
+    return loop.train(state, r, r.step, lambda batch: batch, r.evaluate, schedule, r, r, r)
 
 
 def test_the_order_is_law():

@@ -3,11 +3,15 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from research import build
+from research.core import sharding
 from research.core.errors import UserError
 from research.models.transformer import Embedding
 from research.training.evaluate import to_host
+from research.training.optimizer import make_optimizer
+from research.training.state import TrainState, state_shardings
 from tests.objectives.test_masked_lm import V, make_batch
 from tests.tiny import tiny_config
 
@@ -73,6 +77,18 @@ def test_state_is_split_as_the_rules_say():
     assert parts(state.params["word"]["embedding"]) == 8 and parts(state.params["masked_lm"]["bias"]) == 2
     big = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 256]
     assert big and all(parts(leaf) >= 4 for leaf in big), "moments lie as their parameters do"
+
+
+def test_statistics_that_lost_a_dimension_keep_the_rest_of_the_sharding():
+    """Adafactor's rows and columns of a kernel large enough to be factored; a scalar is whole."""
+    shapes = {"kernel": jax.ShapeDtypeStruct((256, 512), "float32"), "temperature": jax.ShapeDtypeStruct((), "float32")}
+    axes = {"kernel": ("embed", "mlp"), "temperature": ()}
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "context": 1, "tensor": 2})
+    adafactor = make_optimizer(tiny_config(optimizer__name="adafactor").optimizer, lambda step: 0.1, axes)
+    whole = TrainState(jax.ShapeDtypeStruct((), "int32"), shapes, jax.eval_shape(adafactor.init, shapes))
+    placed = state_shardings(whole, axes, mesh, sharding.make_rules("fsdp_tp"))
+    specs = {(leaf.shape, at.spec) for leaf, at in zip(jax.tree.leaves(whole.opt_state), jax.tree.leaves(placed.opt_state)) if leaf.size > 1}
+    assert specs == {((256,), P("fsdp")), ((512,), P("tensor"))}
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "muon"])

@@ -14,6 +14,8 @@ from research.training.step import make_eval_step, make_train_step
 from tests.objectives.test_masked_lm import V, make_batch
 from tests.tiny import tiny_config
 
+RATE = optax.linear_schedule(0.0, 1.0, 10)
+
 
 @pytest.fixture(scope="module")
 def objective():
@@ -42,7 +44,7 @@ def fixed(objective):
 
 @pytest.fixture(scope="module")
 def full_batch(fixed, state):
-    return jax.jit(make_train_step(fixed, optax.sgd(1.0), 0))(state, ragged_batch())
+    return jax.jit(make_train_step(fixed, optax.sgd(1.0), RATE, 0))(state, ragged_batch())
 
 
 @pytest.mark.short
@@ -52,7 +54,7 @@ def test_accumulated_equals_full_batch(fixed, state, full_batch, k):
     terms, _ = fixed(state.params, batch, None)
     counts = [fixed(state.params, {n: x[i::k] for n, x in batch.items()}, None)[0]["masked_lm_loss"].count for i in range(k)]
     assert len(set(map(float, counts))) > 1, "the case must be ragged"
-    split, split_means = jax.jit(make_train_step(fixed, optax.sgd(1.0), 0, accumulate=k))(state, batch)
+    split, split_means = jax.jit(make_train_step(fixed, optax.sgd(1.0), RATE, 0, accumulate=k))(state, batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), full.params, split.params)
     for name, value in to_host(means).items():
         assert to_host(split_means)[name] == pytest.approx(value, rel=1e-4), name
@@ -70,7 +72,7 @@ def test_microbatches_draw_apart(state):
         }
 
     start = TrainState(jnp.int32(0), {"w": jnp.float32(1)}, optax.sgd(1.0).init({"w": jnp.float32(1)}))
-    _, means = make_train_step(loss_fn, optax.sgd(1.0), 0, accumulate=4)(start, {"x": jnp.zeros(8)})
+    _, means = make_train_step(loss_fn, optax.sgd(1.0), RATE, 0, accumulate=4)(start, {"x": jnp.zeros(8)})
     assert float(means["square"].value - means["first"].value ** 2) > 1e-4, "the four draws are one"
 
 
@@ -78,7 +80,7 @@ def test_each_step_has_a_key_of_its_own_and_the_seed_decides(state):
     loss_fn = lambda params, batch, rng: ({"loss": Mean(params["w"] * 0 + jax.random.uniform(rng), jnp.float32(1))}, {})
 
     def losses(seed):
-        step = make_train_step(loss_fn, optax.sgd(1.0), seed)
+        step = make_train_step(loss_fn, optax.sgd(1.0), RATE, seed)
         now, found = TrainState(jnp.int32(0), {"w": jnp.float32(1)}, optax.sgd(1.0).init({"w": jnp.float32(1)})), []
         for _ in range(3):
             now, means = step(now, {"x": jnp.zeros(1)})
@@ -89,7 +91,7 @@ def test_each_step_has_a_key_of_its_own_and_the_seed_decides(state):
 
 
 def test_the_moving_average_follows():
-    step = make_train_step(lambda params, *_: ({"loss": Mean(jnp.sum(params["w"] ** 2), jnp.float32(1))}, {}), optax.sgd(0.1), 0, ema_decay=0.9)
+    step = make_train_step(lambda params, *_: ({"loss": Mean(jnp.sum(params["w"] ** 2), jnp.float32(1))}, {}), optax.sgd(0.1), RATE, 0, ema_decay=0.9)
     params = {"w": jnp.array([1.0, -2.0])}
     after, _ = step(TrainState(jnp.int32(0), params, optax.sgd(0.1).init(params), params), {})
     np.testing.assert_allclose(after.params["w"], [0.8, -1.6], rtol=1e-6)
@@ -105,3 +107,19 @@ def test_evaluation_merges_batches_by_count(objective, state):
     assert whole == pytest.approx(parts, rel=1e-5)
     assert set(whole) == {"loss", "masked_lm_loss", "next_sentence_loss", "masked_accuracy", "next_sentence_accuracy"}
     assert whole["loss"] == pytest.approx(whole["masked_lm_loss"] + whole["next_sentence_loss"], rel=1e-6)
+
+
+def test_the_learning_rate_is_that_of_the_update():
+    step = make_train_step(lambda params, *_: ({"x": Mean(params["w"] ** 2, jnp.float32(1))}, {}), optax.sgd(RATE), RATE, 0)
+    params = {"w": jnp.float32(1)}
+    state = TrainState(jnp.int32(0), params, optax.sgd(RATE).init(params))
+    for expected in (0.0, 0.1, 0.2):
+        after, means = step(state, {})
+        assert to_host(means)["learning_rate"] == pytest.approx(expected)
+        assert float(state.params["w"] - after.params["w"]) == pytest.approx(expected * 2 * float(state.params["w"]))
+        state = after
+
+
+def test_a_metric_may_not_take_the_name_of_the_loss():
+    with pytest.raises(ValueError, match="name of the loss .*: x"):
+        make_eval_step(lambda *_: ({"x": Mean(1, 1)}, {"x": Mean(1, 1)}))({}, {})
