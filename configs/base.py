@@ -91,6 +91,6 @@ def get_config():
     c.run.eval_batches = placeholder(int)  # at most; absent: the whole split
     c.run.save_every = 10_000  # steps; the last is always saved
     c.run.keep = 3  # latest checkpoints, besides the best
-    c.run.best_metric = "validation/loss"  # by which one more checkpoint is kept
+    c.run.best_metric = "validation/loss"  # by which one more checkpoint is kept, of those saved right after an evaluation
     c.run.best_mode = "min"  # or max
     return c

@@ -16,6 +16,7 @@ import grain
 import jax
 import tensorflow_datasets as tfds
 from flax import linen as nn
+from ml_collections import ConfigDict, FrozenConfigDict
 from tensorflow_datasets.core import read_only_builder
 
 from research.compile import chips, flops
@@ -43,7 +44,7 @@ def sentence_pairs(config, corpus: "Corpus", split: str, length: int):
 MODELS = {  # name -> function(config) -> module
     "bert": lambda config: Bert(from_fields(TransformerConfig, config.model)),
 }
-OBJECTIVES = {  # name -> frozen dataclass; its fields are filled from config.objective and what `objective` below gives
+OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
     "masked_lm": MaskedLM,
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
@@ -69,8 +70,11 @@ def look_up(table: dict, name: str, field: str):
 
 def from_fields(cls, group, **given):
     """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    return cls(**({name: group[name] for name in names if name in group} | {name: given[name] for name in names if name in given}))
+    known = {name: group[name] for name in group} | given
+    fields = dataclasses.fields(cls)
+    if missing := [f.name for f in fields if f.name not in known and f.default is f.default_factory is dataclasses.MISSING]:
+        raise UserError(f"{cls.__name__} wants {', '.join(missing)}, of which the config says nothing: add them to its group.")
+    return cls(**{f.name: known[f.name] for f in fields if f.name in known})
 
 
 def has_vocabulary(config) -> bool:
@@ -166,6 +170,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
     sharding.batch_sharding(mesh, rules, c.data.eval_batch_size, "data.eval_batch_size")
     what = objective(c, vocabulary)
+    sharding.check_names(c.mesh.extra_rules, what.logical_axes)
     _check_accumulation(what, c.optimizer.accumulate, c.data.batch_size, sharding.shards(batch, 0))
     o = c.optimizer
     rate = optimizer.make_schedule(o.schedule, o.learning_rate, c.run.steps, o.warmup_steps, o.decay_steps, o.final_fraction)
@@ -314,6 +319,17 @@ def beginning(config) -> Checkpoints:
     checkpoints = Checkpoints(config.init["from"], read_only=True)
     checkpoints.find()
     return checkpoints
+
+
+def fitting(config, argv: list[str]):
+    """The config of a run for reading it here: where its mesh is not for the devices at hand, and the command line names no other, all of them."""
+    if not any(arg.startswith("--config.mesh.") for arg in argv):
+        try:
+            sharding.make_mesh(config.mesh)
+        except UserError:
+            config = ConfigDict(config)
+            config.mesh.update(data=1, fsdp=-1, context=1, tensor=1)
+    return FrozenConfigDict(config)
 
 
 def trained_params(e: Experiment, workdir: pathlib.Path, at_step: int | None = None):

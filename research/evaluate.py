@@ -20,12 +20,13 @@ from research.core.errors import run_command
 
 def main(argv):
     def define(values):
+        config_lib.define_distributed(values)
         flags.DEFINE_string("split", None, "A split of the data set; absent: the config's validation split.", flag_values=values)
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
 
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     sharding.join_processes(values.distributed)
-    workdir = pathlib.Path(values.workdir)
+    workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
     split = values.split or config.data.validation_split
     corpus = build.Corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)

@@ -24,7 +24,7 @@ def main(argv):
         flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
 
     values, config = config_lib.parse_run(argv, base.get_config(), define)
-    workdir = pathlib.Path(values.workdir)
+    workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
     if not build.has_vocabulary(config):
         raise UserError(f"this run was trained for {config.objective.name}, which fills no [MASK].")
     tokenizer = load_tokenizer(workdir / "tokenizer.json")

@@ -53,15 +53,20 @@ def main(argv):
             writer,
             progress,
         )
+        best = checkpoints.best
     if speaks:
-        summarise(workdir, int(state.step), r.steps)
+        summarise(workdir, int(state.step), r.steps, r.best_metric, best)
 
 
 def arguments(argv):
     """(config, workdir): the config given, or the one that the run directory holds."""
 
     given = config_lib.given("config", argv) is not None
-    values, config = config_lib.parse(argv) if given else config_lib.parse_run(argv, base.get_config())
+    values, config = (
+        config_lib.parse(argv, config_lib.define_distributed)
+        if given
+        else config_lib.parse_run(argv, base.get_config(), config_lib.define_distributed)
+    )
     if not values.workdir:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
     sharding.join_processes(values.distributed)
@@ -76,7 +81,7 @@ def seconds_spent(workdir: pathlib.Path) -> float:
     return sum(line["timing/seconds"] for line in read_metrics(workdir / "timing.jsonl")[-1:])
 
 
-def summarise(workdir: pathlib.Path, step: int, steps: int):
+def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: int | None):
     """Prints what the run reached and where everything is."""
     plots = plot_curves(workdir)
     lines = read_metrics(workdir / "metrics.jsonl")
@@ -90,6 +95,8 @@ def summarise(workdir: pathlib.Path, step: int, steps: int):
         for name, value in reached.items():
             if name != "step":
                 print(f"  {name.removeprefix('validation/'):24} {value:8.4f}")
+    if best is not None:
+        print(f"Best by {metric} of the checkpoints kept: --step={best}")
     print(f"In {workdir}: metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, " + ", ".join(str(path.relative_to(workdir)) for path in plots))
     print(f"Next: python -m research.evaluate --workdir={workdir}")
 

@@ -113,6 +113,19 @@ def test_evaluate_prints_the_figures_last_logged(run):
     assert elsewhere["train[:10]/loss"] != printed["validation/loss"]
 
 
+def test_a_run_of_eight_devices_is_read_on_one(run):
+    text = ["--text=Aa [MASK] ac."]
+    alone = subprocess.run(
+        [sys.executable, "-m", "research.predict", f"--workdir={run[0]}", *text],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0 and alone.stdout == call(predict, f"--workdir={run[0]}", *text)
+    assert "does not divide" in error(predict, f"--workdir={run[0]}", *text, "--config.mesh.fsdp=3")
+
+
 def test_predict_fills_the_mask(run):
     workdir, _ = run
     printed = call(predict, f"--workdir={workdir}", "--text=Aa [MASK] ac. [MASK]", "--top=3")
@@ -174,6 +187,9 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.run.best_metric=validation/los"], "choose one of validation/loss, validation/masked_lm_loss"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.optimizer.no_decay=(bias"], "no regular expression"),
         ([TINY, "--workdir=nowhere", *MESH, "--distributed"], "no job to join"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.objective.mask_rate=1.5"], "between 0 and 1"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.model.token_types=0"], "at least 1"),
+        ([TINY, "--workdir=nowhere", *MESH, '--config.mesh.extra_rules=(("embd", "fsdp"),)'], "names 'embd': the axes are batch, embed"),
         ([TINY, "--workdir="], "say where the run goes"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.objective.name=research.build:look_up"], "no dataclass"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.source=pears"], "choose one of sentence_pairs"),

@@ -13,5 +13,5 @@ def get_config():
     c.model.update(vocab_size=4096, max_length=128, width=128, layers=2, heads=2, mlp_width=512, dtype="float32", scan_layers=False)
     c.data.update(name="wikipedia_sample", batch_size=128, eval_batch_size=32, length=128, short_length=32)
     c.optimizer.update(learning_rate=2e-3, warmup_steps=200)
-    c.run.update(steps=3000, log_every=20, eval_every=250, save_every=500)
+    c.run.update(steps=2000, log_every=20, eval_every=250, save_every=500)
     return c

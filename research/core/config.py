@@ -17,7 +17,7 @@ MAY_CHANGE = ("mesh.", "run.log_every", "run.eval_every", "run.save_every", "run
 
 
 def parse(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
-    """Reads --config=FILE[:ARGUMENT], --config.a.b=value, --workdir, --distributed, and the flags that `define(flag_values)` adds.
+    """Reads --config=FILE[:ARGUMENT], --config.a.b=value, --workdir, and the flags that `define(flag_values)` adds.
 
     Raises UserError, in one line and with the nearest real name, for an unknown field or flag, a wrong type, a missing file.
     """
@@ -31,7 +31,7 @@ def parse(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues
 
 
 def parse_run(argv: list[str], defaults: ConfigDict, define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
-    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, --distributed, and the flags that `define(flag_values)` adds.
+    """Reads --workdir=RUN, --config.a.b=value over the config that RUN holds, and the flags that `define(flag_values)` adds.
 
     A field that came after the run was made has the value it has in `defaults`, which also know the types of what is absent.
     """
@@ -42,6 +42,10 @@ def parse_run(argv: list[str], defaults: ConfigDict, define=lambda values: None)
     config_flags.DEFINE_config_dict("config", kept, "The config of the run.", **_options(values, argv))
     _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
+
+
+def define_distributed(values):
+    flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host job.", flag_values=values)
 
 
 def given(flag: str, argv: list[str]) -> str | None:
@@ -57,7 +61,6 @@ def _options(values, argv) -> dict:
 
 def _read_flags(values, argv, define):
     flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
-    flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host job.", flag_values=values)
     define(values)
     try:
         rest = values(argv)
@@ -89,24 +92,34 @@ def _explained(error: Exception, argv) -> Exception:
     return UserError(f"{overrides[-1]}: {message}") if overrides and isinstance(error, (TypeError, ValueError)) else error
 
 
+AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked
+    1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
+    "model.heads model.layers model.width model.mlp_width model.token_types model.max_length",
+    8: "data.length data.short_length model.vocab_size",
+    0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
+}
+SHARES = (
+    "objective.mask_rate model.dropout data.short_fraction data.short_rate optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2"
+)
+
+
 def check_fields(c):
     """Raises UserError for a value that no model, data or machine could make sense of."""
-    positive = ("run.steps", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "run.eval_batches", "data.batch_size")
-    positive += ("data.eval_batch_size", "data.threads", "data.buffer", "model.heads", "model.layers", "model.width")
-    for name in positive:
-        group, field = name.split(".")
-        if c[group][field] is not None and c[group][field] < 1:
-            raise UserError(f"config.{name} is {c[group][field]}: it must be at least 1.")
-    for name in ("length", "short_length"):
-        if c.data[name] is not None and c.data[name] < 8:
-            raise UserError(f"config.data.{name} is {c.data[name]}: it must be at least 8.")
+    values = flatten(c)
+    for least, names in AT_LEAST.items():
+        for name in names.split():
+            if values[name] is not None and values[name] < least:
+                raise UserError(f"config.{name} is {values[name]}: it must be at least {least}.")
+    for name in SHARES.split():
+        if values[name] is not None and not 0 <= values[name] <= 1:
+            raise UserError(f"config.{name} is {values[name]}: it must lie between 0 and 1.")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
-    for name, pattern in (("optimizer.no_decay", c.optimizer.no_decay), ("init.allow_new", c.init.allow_new)):
+    for name in ("optimizer.no_decay", "init.allow_new"):
         try:
-            re.compile(pattern or "")
+            re.compile(values[name] or "")
         except re.error as e:
-            raise UserError(f"config.{name} is {pattern!r}, which is no regular expression ({e}).") from e
+            raise UserError(f"config.{name} is {values[name]!r}, which is no regular expression ({e}).") from e
 
 
 def to_json(config) -> str:

@@ -21,7 +21,7 @@ def run_command(main, argv=None):
     except UserError as e:
         sys.exit(f"error: {' '.join(str(e).split())}")
     except KeyboardInterrupt:
-        sys.exit("stopped. The same command goes on.")
+        sys.exit("stopped.")
     except Exception as e:
         if not is_disk_full(e):
             raise

@@ -71,6 +71,15 @@ def make_rules(preset: str, extra=()):
     return tuple(extra) + PRESETS[preset]
 
 
+def check_names(extra, logical_axes):
+    """Raises UserError for an extra rule on a logical axis that nothing has."""
+    leaves = jax.tree.leaves(logical_axes, is_leaf=lambda axes: isinstance(axes, tuple))
+    known = {name for axes in leaves for name in axes if name} | {name for name, _ in PRESETS["dp"]}
+    for name, _ in extra:
+        if name not in known:
+            raise UserError(f"mesh.extra_rules names {name!r}: the axes are {', '.join(sorted(known))}.")
+
+
 def partition_spec(axes, rules) -> PartitionSpec:
     """Logical axis names, None for a dimension never split -> PartitionSpec. Raises UserError for a name without a rule."""
     placed, used = [None] * len(axes), set()

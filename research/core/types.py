@@ -49,6 +49,9 @@ def loss_value(terms: Means):
 class Objective(Protocol):
     """What is minimised. Frozen dataclasses under `research/objectives/` implement it.
 
+    A field has the value of the config's `objective` group under its name; four are given by build.py: `model`, `vocabulary`, `batch_size` and
+    `length`. One with a field `vocabulary` is of text: it gets a tokenizer, trained if there is none.
+
     The loss is the sum of the means of `terms`: an objective with one loss returns one term, BERT returns two
     (its two means have different counts, so no single (total, count) pair could be accumulated exactly).
     """

@@ -27,8 +27,11 @@ class Documents:
             raise UserError(f"data.text_field is {field!r}, but {builder.info.full_name} has: {', '.join(builder.info.features)}.")
         try:
             self._records = builder.as_data_source(split=split)
+        except NotImplementedError as e:
+            again = f"tfds build {builder.info.full_name.rsplit('/', 1)[0]} --file_format=array_record"
+            raise UserError(f"{builder.info.full_name} is prepared as files without random access: make it again with `{again}`.") from e
         except (ValueError, KeyError) as e:
-            raise UserError(f"{builder.info.full_name} has no split {split!r}; it has: {', '.join(builder.info.splits)}.") from e
+            raise UserError(f"{builder.info.full_name} has no split {split!r} ({e}); it has: {', '.join(builder.info.splits)}.") from e
         self._field, self._language = field, language
         self.name = f"{builder.info.full_name}:{split}"
         self.key = hashlib.sha256(f"{self.name}\n{field}\n{language}\n{builder.data_dir}".encode()).hexdigest()[:16]  # of what it reads

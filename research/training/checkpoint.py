@@ -36,6 +36,7 @@ class Checkpoints:
         policy = None if read_only else checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
         options = ocp.CheckpointManagerOptions(
             best_fn=None if read_only else lambda metrics: metrics[best_metric],  # without it Orbax forgets the metrics of an earlier start
+            best_mode=best_mode,
             preservation_policy=policy,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
@@ -51,6 +52,11 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint that is best by the metric, of those saved right after an evaluation."""
+        return self._manager.best_step()
 
     def find(self, step: int | None = None) -> int:
         """The step of the latest finished checkpoint, or the one asked for. Raises UserError if it is not there."""

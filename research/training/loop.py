@@ -7,6 +7,7 @@ the next batch. A loss or gradient that is not finite stops the run, names the s
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -104,7 +105,11 @@ def _stop_signals():
     Of several processes each may be told at another step; JAX's preemption service makes them agree on one.
     """
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
+        before = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # which the service listens for
+        try:
+            yield multihost_utils.reached_preemption_sync_point
+        finally:
+            signal.signal(signal.SIGINT, before)
         return
     told = threading.Event()
 

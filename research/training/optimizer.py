@@ -80,7 +80,7 @@ def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformati
         raise UserError(f"optimizer.name is {config.name!r}: choose one of {', '.join(OPTIMIZERS)}.")
 
     def decays(params):
-        return jax.tree_util.tree_map_with_path(lambda path, _: not re.search(config.no_decay, path_name(path)), params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: not (config.no_decay and re.search(config.no_decay, path_name(path))), params)
 
     def dimensions(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: muon[path_name(path)], params)

@@ -11,8 +11,8 @@ from research.training.state import TrainState, stream
 def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: int = 1, ema_decay: float | None = None):
     """A pure function (state, batch) -> (state, Means), to be jitted.
 
-    `learning_rate` is the schedule that `optimizer` follows, here only to be reported. All randomness is the key of (seed, step). With `accumulate` = k the batch is taken in k microbatches under a scan;
-    the update is that of the whole batch, whatever each microbatch counts.
+    `learning_rate` is the schedule that `optimizer` follows, here only to be reported. All randomness is the key of (seed, step). With
+    `accumulate` = k the batch is taken in k microbatches under a scan; the update is that of the whole batch, whatever each microbatch counts.
     """
     gradients = _full_batch if accumulate == 1 else _accumulated(accumulate)
 
@@ -43,8 +43,8 @@ def make_eval_step(loss_fn):
 
 def _with_loss(terms, metrics):
     """All that is measured, the loss as the terms whose means sum to it."""
-    if twice := metrics.keys() & {"loss", *terms}:
-        raise ValueError(f"a metric may not have the name of the loss or of one of its terms: {', '.join(sorted(twice))}")
+    if twice := metrics.keys() & {"loss", "gradient_norm", "learning_rate", *terms}:
+        raise ValueError(f"a metric may not have the name of the loss, of one of its terms, or of what the step adds: {', '.join(sorted(twice))}")
     return {"loss": terms, **metrics}
 
 

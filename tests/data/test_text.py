@@ -118,3 +118,19 @@ def test_a_data_set_prepared_elsewhere_is_read_by_its_tfds_name(cache):
 def test_an_unknown_data_set_is_named(name):
     with pytest.raises(UserError, match=name.split(":")[0]):
         build.dataset_builder(name, None)
+
+
+def test_files_without_random_access_are_refused(cache, tmp_path):
+    """What `tfds build` makes by default, elsewhere."""
+
+    class Sequential:
+        name, info = "tiny_text", build.dataset_builder(tiny_config().data.name, None).info
+
+        def download_and_prepare(self, **_):
+            pass
+
+        def as_data_source(self, split):
+            raise NotImplementedError("Random access data source for file format tfrecord is not supported.")
+
+    with pytest.raises(UserError, match="tfds build tiny_text --file_format=array_record"):
+        text.Documents(Sequential(), "train", "text")

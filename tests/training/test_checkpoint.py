@@ -50,7 +50,8 @@ def test_the_best_stays_over_a_restart(tmp_path):
 
 @pytest.mark.parametrize("mode, best", [("min", 2), ("max", 1)])
 def test_the_latest_and_the_best_are_kept(tmp_path, mode, best):
-    assert save(tmp_path, [1, 2, 3, 4, 5], [9.0, 1.0, 5.0, None, 6.0], mode=mode).steps == [best, 4, 5]
+    checkpoints = save(tmp_path, [1, 2, 3, 4, 5], [9.0, 1.0, 5.0, None, 6.0], mode=mode)
+    assert checkpoints.steps == [best, 4, 5] and checkpoints.best == best
 
 
 def test_the_moving_average_is_what_one_uses(tmp_path):

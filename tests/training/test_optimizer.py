@@ -148,3 +148,9 @@ def test_a_wrong_schedule_is_refused(name, steps, warmup, decay, message):
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(UserError, match="adamw, lamb, lion"):
         make_optimizer(config(name="adam"), optax.constant_schedule(0.1), AXES)
+
+
+def test_an_empty_pattern_spares_nothing():
+    decayed = lambda pattern: updates(make_optimizer(config(name="sgd", weight_decay=0.5, no_decay=pattern), lambda step: 0.1, AXES))
+    jax.tree.map(np.testing.assert_array_equal, decayed(""), decayed("no parameter"))
+    assert not np.array_equal(decayed("")["blocks"]["up"]["bias"], decayed("bias$")["blocks"]["up"]["bias"])
