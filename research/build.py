@@ -5,28 +5,23 @@ To add a thing, write its file and give it a row here; or leave this repository 
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
-import tensorflow_datasets as tfds
 from flax import linen as nn
 from ml_collections import ConfigDict, FrozenConfigDict
-from tensorflow_datasets.core import read_only_builder
 
 from research.compile import chips, flops
 from research.core import config as config_lib
 from research.core import sharding
+from research.core.config import look_up
 from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
 from research.data import sources, text
-from research.data import tokenizer as tokenizers
-from research.data.fetch import cache_dir, cache_lock
+from research.data.corpus import Corpus
 from research.data.pairs import SentencePairs
 from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
@@ -36,7 +31,7 @@ from research.training import evaluate, optimizer, state, step
 from research.training.checkpoint import Checkpoints
 
 
-def sentence_pairs(config, corpus: "Corpus", split: str, length: int):
+def sentence_pairs(config, corpus: Corpus, split: str, length: int):
     store = text.token_store(corpus.documents(split), corpus.tokenizer)
     return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
 
@@ -53,19 +48,6 @@ DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itse
 SOURCES = {  # name -> function(config, corpus, split, length) -> Examples
     "sentence_pairs": sentence_pairs,
 }
-
-
-def look_up(table: dict, name: str, field: str):
-    """The row of `table`, or what "package.module:function" names outside this repository."""
-    if name in table:
-        return table[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise UserError(f'config.{field} is {name!r}: choose one of {", ".join(table)}, or name your own as "package.module:function".')
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as e:
-        raise UserError(f"config.{field} is {name!r}, which cannot be imported ({e}).") from e
 
 
 def from_fields(cls, group, **given):
@@ -203,61 +185,21 @@ def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
         raise UserError(f"data.batch_size {batch_size} does not divide into optimizer.accumulate={k} microbatches over {shards} shards.")
 
 
-class Corpus:
-    """The data set that a config names and, for an objective that speaks of a vocabulary, its tokenizer: the run's own, else the one
-    given, else that of the run it starts from, else one trained on the training split."""
-
-    def __init__(self, config, workdir: pathlib.Path):
-        self._config = config
-        self.tokenizer = self._tokenizer(workdir / "tokenizer.json") if has_vocabulary(config) else None
-        self.vocabulary = tokenizers.vocabulary(self.tokenizer) if self.tokenizer else None
-        self.manifest = {}  # what each split was made from, once its examples have been asked for
-
-    @functools.cached_property
-    def builder(self):
-        """The TFDS builder of the data set."""
-        return dataset_builder(self._config.data.name, self._config.data.dir)
-
-    def documents(self, split: str) -> text.Documents:
-        return text.Documents(self.builder, split, self._config.data.text_field, self._config.data.language)
-
-    def examples(self, split: str, length: int) -> Examples:
-        examples = look_up(SOURCES, self._config.data.source, "data.source")(self._config, self, split, length)
-        self.manifest[f"{split}/{length}"] = examples.manifest
-        return examples
-
-    def _tokenizer(self, own: pathlib.Path):
-        d = self._config.data
-        if own.exists():
-            return tokenizers.load_tokenizer(own)
-        if d.tokenizer is not None:
-            return tokenizers.load_tokenizer(d.tokenizer)
-        if self._config.init["from"] is not None:  # its word table means these words
-            return tokenizers.load_tokenizer(beginning(self._config).directory.parent / "tokenizer.json")
-        documents = self.documents(d.train_split)
-        cached = cache_dir() / "tokenizers" / f"{documents.name}-{self._config.model.vocab_size}-{documents.key}.json".replace("/", "-")
-        with cache_lock(cached.name):
-            if not cached.exists():
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                tokenizers.train_wordpiece(documents, self._config.model.vocab_size).save(f"{cached}.draft")
-                pathlib.Path(f"{cached}.draft").replace(cached)
-        return tokenizers.load_tokenizer(cached)
+def make_corpus(config, workdir: pathlib.Path) -> Corpus:
+    """The data of a run. Its tokenizer is the run's own, else the one given, else that of the run it starts from, else newly trained."""
+    kept = workdir / "tokenizer.json"
+    if not kept.exists():
+        kept = config.data.tokenizer
+        if kept is None and config.init["from"] is not None and has_vocabulary(config):
+            kept = beginning(config).directory.parent / "tokenizer.json"  # its word table means these words
+    return Corpus(config, DATASETS, has_vocabulary(config), kept)
 
 
-def dataset_builder(name: str, folder: str | None):
-    """The TFDS builder of `name`: ours by the table; any other as it was prepared in `folder`, or as TFDS can prepare it."""
-    folder = folder or str(cache_dir() / "tfds")
-    if name in DATASETS or re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", name):
-        return look_up(DATASETS, name, "data.name")(data_dir=folder, file_format="array_record")
-    with contextlib.suppress(tfds.core.DatasetNotFoundError):
-        return read_only_builder.builder_from_files(name, data_dir=folder)
-    try:
-        return tfds.builder(name, data_dir=folder, file_format="array_record")
-    except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as e:
-        raise UserError(
-            f"config.data.name is {name!r}: not one of ours ({', '.join(DATASETS)}), not prepared in {folder}, and TFDS cannot prepare it here "
-            f"({type(e).__name__}). Where tensorflow is installed, `tfds build {name} --file_format=array_record` does; give its folder as config.data.dir."
-        ) from e
+def examples_of(config, corpus: Corpus, split: str, length: int) -> Examples:
+    """The examples of a split, noted in the corpus's manifest."""
+    examples = look_up(SOURCES, config.data.source, "data.source")(config, corpus, split, length)
+    corpus.manifest[f"{split}/{length}"] = examples.manifest
+    return examples
 
 
 def training_source(e: Experiment, corpus: Corpus) -> Source:
@@ -265,7 +207,7 @@ def training_source(e: Experiment, corpus: Corpus) -> Source:
     d = e.config.data
 
     def source(length):
-        examples = corpus.examples(d.train_split, length)
+        examples = examples_of(e.config, corpus, d.train_split, length)
         order = grain.MapDataset.range(len(examples)).seed(e.config.seed).shuffle().repeat().random_map(examples.example)
         made = sources.GrainSource(order, d.batch_size, e.rows(d.batch_size, "data.batch_size"), d.threads, d.buffer)
         _check_batch(made.spec, e.objective.example_batch)
@@ -284,7 +226,7 @@ def _check_batch(given: BatchSpec, wanted: BatchSpec):
 
 def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The examples an evaluation sees: the same for every run, since their seed is 0."""
-    examples = corpus.examples(split, config.data.length)
+    examples = examples_of(config, corpus, split, config.data.length)
     return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
 
 

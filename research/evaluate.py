@@ -28,7 +28,7 @@ def main(argv):
     sharding.join_processes(values.distributed)
     workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
     split = values.split or config.data.validation_split
-    corpus = build.Corpus(config, workdir)
+    corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
     step, params = build.trained_params(e, workdir, values.step)
     with e.in_force():

@@ -26,7 +26,7 @@ def main(argv):
     config, workdir = arguments(argv)
     build.experiment(config)  # whatever cannot work is refused before data is fetched or the run directory touched
     run_directory.check_config(workdir, config, base.get_config())
-    corpus = build.Corpus(config, workdir)
+    corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
     source = build.training_source(e, corpus)
     evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches)

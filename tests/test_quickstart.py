@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 def most_common_token_accuracy(workdir) -> float:
     """How often the most common hidden token is the right guess, on the validation pairs as evaluation masks them."""
     _, config = parse(["test", CONFIG])
-    corpus = build.Corpus(config, workdir)
+    corpus = build.make_corpus(config, workdir)
     objective = build.objective(config, corpus.vocabulary)
     hidden = []
     examples = build.validation_examples(config, corpus, config.data.validation_split)

@@ -191,7 +191,7 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.model.token_types=0"], "at least 1"),
         ([TINY, "--workdir=nowhere", *MESH, '--config.mesh.extra_rules=(("embd", "fsdp"),)'], "names 'embd': the axes are batch, embed"),
         ([TINY, "--workdir="], "say where the run goes"),
-        ([TINY, "--workdir=nowhere", *MESH, "--config.objective.name=research.build:look_up"], "no dataclass"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.objective.name=research.build:objective"], "no dataclass"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.source=pears"], "choose one of sentence_pairs"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.data.tokenizer=none.json"], "no tokenizer at none.json"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.init.from=nowhere/run"], "no finished checkpoint"),

@@ -3,6 +3,7 @@
 A config holds no objects: numbers, strings, booleans, tuples of them, and None for what is absent.
 """
 
+import importlib
 import json
 import pathlib
 import re
@@ -120,6 +121,19 @@ def check_fields(c):
             re.compile(values[name] or "")
         except re.error as e:
             raise UserError(f"config.{name} is {values[name]!r}, which is no regular expression ({e}).") from e
+
+
+def look_up(table: dict, name: str, field: str):
+    """The row of `table`, or what "package.module:function" names outside this repository."""
+    if name in table:
+        return table[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f'config.{field} is {name!r}: choose one of {", ".join(table)}, or name your own as "package.module:function".')
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as e:
+        raise UserError(f"config.{field} is {name!r}, which cannot be imported ({e}).") from e
 
 
 def to_json(config) -> str:
