@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -44,14 +45,19 @@ def error(command, *arguments):
 
 
 def spawn(*arguments, **environment):
-    """The train command in a process of its own, on one device, with its output unread."""
+    """The train command in a process of its own, on one device. What it says goes to a file: a pipe that nobody reads would stop it."""
     env = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"} | environment
-    command = [sys.executable, "-m", "research.train", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = tempfile.TemporaryFile("w+")
+    process = subprocess.Popen([sys.executable, "-m", "research.train", *arguments], cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
+    process.said = said
+    return process
 
 
 def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
+    process.wait(timeout=300)
+    with process.said as said:
+        said.seek(0)
+        output = said.read()
     assert process.returncode == code, output
     return output
 

@@ -48,6 +48,8 @@ def prepare(builder):
     try:
         with cache_lock(f"tfds-{builder.name}"):
             builder.download_and_prepare(file_format="array_record")
+        if not builder.info.splits:  # another process prepared it after this builder had looked
+            builder.info.read_from_directory(builder.data_dir)
     except (OSError, ImportError, tfds.download.DownloadError, NonMatchingChecksumError) as e:
         if is_disk_full(e):
             raise

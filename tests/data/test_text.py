@@ -135,3 +135,10 @@ def test_files_without_random_access_are_refused(cache, tmp_path):
 
     with pytest.raises(UserError, match="tfds build tiny_text --file_format=array_record"):
         text.Documents(Sequential(), "train", "text")
+
+
+def test_a_builder_that_waited_while_another_prepared_finds_the_data(tmp_path):
+    early, other = (dataset_builder(build.DATASETS, tiny_config().data.name, str(tmp_path)) for _ in range(2))
+    text.prepare(other)
+    assert not early.info.splits
+    assert len(text.Documents(early, "train", "text")) == 40
