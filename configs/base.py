@@ -8,49 +8,98 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
+def model_fields():
+    m = ConfigDict()
+    m.name = "bert"  # a row of MODELS in research/tables.py, or "package.module:function"
+    m.width = 768  # D, of the residual stream
+    m.layers = 12  # L
+    m.heads = 12  # H, of D / H dimensions each
+    m.kv_heads = placeholder(int)  # heads of keys and values, each shared by H / kv_heads queries; absent: H
+    m.mlp_width = 3072  # F, inside the MLP
+    m.gated_mlp = False  # multiply the activated branch of the MLP by a linear one (SwiGLU where activation is silu)
+    m.activation = "gelu"  # gelu (erf), gelu_tanh, relu, silu
+    m.use_bias = True  # in linear maps and norms
+    m.norm = "post"  # after the residual (post) or before the branch (pre)
+    m.norm_type = "layer"  # layer (mean and variance) or rms (root mean square only)
+    m.norm_epsilon = 1e-12  # added to the variance
+    m.positions = "learned"  # learned; rotary (of queries and keys); sincos (fixed, of image patches)
+    m.rotary_base = 10_000.0  # theta of rotary positions
+    m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded: the attention_window keys up to the query)
+    m.attention_window = 256  # keys that a query of a local layer sees, itself included
+    m.dropout = 0.1  # of embeddings, attention weights and residual branches
+    m.stochastic_depth = 0.0  # rate at which the last layer's branches are left out of an example; grows linearly from 0 at the first
+    m.initializer_stddev = 0.02  # of the truncated normal that weights start from
+    m.scale_residual_initializer = False  # divide it by sqrt(2 L) where a residual branch ends, as GPT-2 does
+    m.dtype = "bfloat16"  # of the computation; parameters are float32
+    m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
+    m.remat = "none"  # what the backward pass computes again: none, full (each block), dots (all but matmuls)
+    m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)
+
+    m.vocab_size = 30522  # text: rows of the word table; the tokenizer has at most as many tokens
+    m.max_length = 512  # text: positions there are
+    m.token_types = 2  # BERT: segments told apart
+    m.tied_head = True  # GPT: the word table is the output layer too
+
+    m.image_size = 224  # images: pixels of a side
+    m.channels = 3  # images: 3 of colour, 1 of grey
+    m.patch_size = 16  # ViT: pixels of a side of a patch
+    m.class_token = True  # ViT: one more token than patches
+
+    m.embedding_width = 512  # two_tower: of the space in which the towers meet
+    m.temperature = 0.07  # two_tower: of the similarities, to begin with; it is learned
+    return m
+
+
 def get_config():
     c = ConfigDict()
     c.seed = 0  # of parameters, data order, masks and dropout
 
-    c.model = ConfigDict()
-    c.model.name = "bert"  # a row of MODELS in research/build.py, or "package.module:function"
-    c.model.vocab_size = 30522  # rows of the word table; the tokenizer has at most as many tokens
-    c.model.max_length = 512  # learned positions
-    c.model.token_types = 2  # segments that BERT tells apart
-    c.model.width = 768  # D, of the residual stream
-    c.model.layers = 12  # L
-    c.model.heads = 12  # H, of D / H dimensions each
-    c.model.mlp_width = 3072  # F, inside the MLP
-    c.model.dropout = 0.1  # of embeddings, attention weights and residual branches
-    c.model.norm = "post"  # layer norm after the residual (post) or before the branch (pre)
-    c.model.norm_epsilon = 1e-12  # added to the variance in layer norm
-    c.model.activation = "gelu"  # gelu (erf), gelu_tanh, relu
-    c.model.initializer_stddev = 0.02  # of the truncated normal that weights start from
-    c.model.dtype = "bfloat16"  # of the computation; parameters are float32
-    c.model.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
-    c.model.remat = "none"  # what the backward pass computes again: none, full (each block), dots (all but matmuls)
+    c.model = model_fields()
+    c.model.first = model_fields()  # of a two_tower model: the tower of the batch's first/ arrays, with all fields above
+    c.model.second = model_fields()  # likewise the tower of second/
 
     c.objective = ConfigDict()
-    c.objective.name = "masked_lm"  # a row of OBJECTIVES in research/build.py, or "package.module:function"
-    c.objective.mask_rate = 0.15  # of the tokens are to be predicted
-    c.objective.whole_word = False  # hide all pieces of a word or none
-    c.objective.next_sentence = True  # add the next-sentence loss
+    c.objective.name = "masked_lm"  # a row of OBJECTIVES in research/tables.py, or "package.module:function"
+    c.objective.mask_rate = 0.15  # masked_lm, masked_image: of the tokens or patches, hidden and to be predicted
+    c.objective.whole_word = False  # masked_lm: hide all pieces of a word or none
+    c.objective.next_sentence = True  # masked_lm: add the next-sentence loss
+    c.objective.z_loss = 0.0  # causal_lm: weight of log(Z)^2, which keeps logits from drifting (arXiv 2204.02311, section 5)
+    c.objective.label_smoothing = 0.0  # causal_lm, classification: probability taken from the label and spread over all
+    c.objective.classes = 2  # classification: labels there are
+    c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
+    c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
+    c.objective.temperature = 0.1  # nt_xent, simcse: of the similarities
+    c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses
+    c.objective.decoder_width = 512  # masked_image: D of the decoder
+    c.objective.decoder_layers = 8  # masked_image: L of the decoder
+    c.objective.decoder_heads = 16  # masked_image: H of the decoder
 
     c.data = ConfigDict()
-    c.data.source = "sentence_pairs"  # a row of SOURCES in research/build.py, or "package.module:function"
-    c.data.name = "wikipedia/20230601.en"  # a TFDS name, or a row of DATASETS in research/build.py
+    c.data.source = "sentence_pairs"  # a row of SOURCES in research/tables.py, or "package.module:function"
+    c.data.name = "wikipedia/20230601.en"  # a TFDS name, or a row of DATASETS in research/tables.py
     c.data.dir = placeholder(str)  # where TFDS keeps data sets; absent: `tfds` in the cache
     c.data.text_field = "text"  # the feature that holds the text
+    c.data.second_text_field = placeholder(str)  # likewise of the second text, where an example is a pair of texts
+    c.data.image_field = "image"  # the feature that holds the image
+    c.data.label_field = "label"  # the feature that holds the label
     c.data.language = "en"  # by whose rules sentences end
     c.data.train_split = "train"  # any TFDS split, "train[:99%]" too
     c.data.validation_split = "validation"  # likewise
     c.data.tokenizer = placeholder(str)  # path of a tokenizer.json or vocab.txt; absent: trained on the training split
+    c.data.tokenizer_type = "wordpiece"  # what is trained: wordpiece (BERT's, uncased) or byte_bpe (GPT-2's)
     c.data.batch_size = 256  # examples in a step, over all devices
     c.data.eval_batch_size = 256  # examples in a batch of an evaluation
     c.data.length = 512  # tokens in an example
     c.data.short_length = placeholder(int)  # tokens in an example for the first part of the run (BERT: 128 for 90 %)
     c.data.short_fraction = 0.9  # of the steps, where short_length is set
     c.data.short_rate = 0.1  # of the pairs are cut short at random
+    c.data.word_dropout = 0.0  # text: rate at which words are left out in training
+    c.data.crop_words = 1.0  # text: least part of the words that a random crop keeps in training; 1: no crop
+    c.data.crop_area = 1.0  # images: least part of the area that a random crop, resized, keeps in training; 1: no crop
+    c.data.flip = False  # images: mirror half of them in training
+    c.data.color_jitter = 0.0  # images: strength of random brightness, contrast, saturation and hue in training (SimCLR: 1)
+    c.data.randaugment_layers = 0  # images: operations of RandAugment in training (arXiv 1909.13719)
+    c.data.randaugment_magnitude = 10  # images: their strength, of 30
     c.data.threads = 2  # that read ahead
     c.data.buffer = 512  # examples read ahead
 
@@ -68,6 +117,9 @@ def get_config():
     c.optimizer.nesterov = True  # SGD, Muon
     c.optimizer.weight_decay = 0.01  # decoupled: times the learning rate and the parameter
     c.optimizer.no_decay = r"(bias|scale)$"  # parameters whose path matches are not decayed
+    c.optimizer.frozen = placeholder(str)  # parameters whose path matches are not trained
+    c.optimizer.layer_decay = placeholder(float)  # learning rate of a layer, over that of the layer above it
+    c.optimizer.below_layers = r"^(word|position|token_type|norm|patch|class_token)\b"  # parameters that count as under the first layer there
     c.optimizer.clip_norm = placeholder(float)  # of the global gradient; absent: no clipping
     c.optimizer.accumulate = 1  # microbatches in a step
     c.optimizer.ema_decay = placeholder(float)  # of the moving average of the parameters, which evaluation then uses
@@ -83,6 +135,20 @@ def get_config():
     c.init = ConfigDict()
     c.init["from"] = placeholder(str)  # a run directory whose parameters to start from
     c.init.allow_new = placeholder(str)  # parameters whose path matches may be missing there, or differ in shape
+
+    c.lora = ConfigDict()
+    c.lora.rank = placeholder(int)  # of the low-rank updates (arXiv 2106.09685), which alone are trained; absent: none
+    c.lora.alpha = 16.0  # updates are scaled by alpha / rank
+    c.lora.pattern = r"attention/(query|value)/kernel$"  # the parameters that have one
+
+    c.probe = ConfigDict()
+    c.probe.evaluators = ()  # what else an evaluation measures, of frozen embeddings: rows of EVALUATORS (knn, linear)
+    c.probe.name = placeholder(str)  # a labelled data set; absent: data.name
+    c.probe.source = "labelled_images"  # a row of SOURCES whose examples have a label
+    c.probe.train_split = "train"  # whose labels may be seen
+    c.probe.validation_split = "validation"  # whose labels are to be found
+    c.probe.limit = 10_000  # examples of a split, at most
+    c.probe.neighbors = 20  # that vote in knn
 
     c.run = ConfigDict()
     c.run.steps = 1_000_000  # updates in all

@@ -1,7 +1,4 @@
-"""The only wiring: names in a config -> data, model, objective, optimizer, shardings, source.
-
-To add a thing, write its file and give it a row here; or leave this repository alone and name it "package.module:function".
-"""
+"""The only wiring: a config -> data, model, objective, optimizer, shardings, source. The names in it are looked up in research/tables.py."""
 
 import contextlib
 import dataclasses
@@ -14,49 +11,18 @@ import jax
 from flax import linen as nn
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from research import tables
 from research.compile import chips, flops
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.config import look_up
 from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
-from research.data import sources, text
+from research.data import sources
 from research.data.corpus import Corpus
-from research.data.pairs import SentencePairs
-from research.data.wikipedia_sample import WikipediaSample
-from research.models.bert import Bert
-from research.models.transformer import TransformerConfig
-from research.objectives.masked_lm import MaskedLM
+from research.tables import DATASETS, OBJECTIVES, SOURCES, from_fields
 from research.training import evaluate, optimizer, state, step
 from research.training.checkpoint import Checkpoints
-
-
-def sentence_pairs(config, corpus: Corpus, split: str, length: int):
-    store = text.token_store(corpus.documents(split), corpus.tokenizer)
-    return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
-
-
-MODELS = {  # name -> function(config) -> module
-    "bert": lambda config: Bert(from_fields(TransformerConfig, config.model)),
-}
-OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
-    "masked_lm": MaskedLM,
-}
-DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
-    "wikipedia_sample": WikipediaSample,
-}
-SOURCES = {  # name -> function(config, corpus, split, length) -> Examples
-    "sentence_pairs": sentence_pairs,
-}
-
-
-def from_fields(cls, group, **given):
-    """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
-    known = {name: group[name] for name in group} | given
-    fields = dataclasses.fields(cls)
-    if missing := [f.name for f in fields if f.name not in known and f.default is f.default_factory is dataclasses.MISSING]:
-        raise UserError(f"{cls.__name__} wants {', '.join(missing)}, of which the config says nothing: add them to its group.")
-    return cls(**{f.name: known[f.name] for f in fields if f.name in known})
 
 
 def has_vocabulary(config) -> bool:
@@ -75,22 +41,26 @@ def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
     """What the config trains. Without a vocabulary, one of the right size stands in: enough for shapes and costs."""
     if not has_vocabulary(config):
         return _objective(config, None)
-    size = config.model.vocab_size
+    group = text_group(config.model)
+    size = group.vocab_size
     vocabulary = vocabulary or Vocabulary(size, pad=0, cls=2, sep=3, mask=4, continues=(False,) * size)
     if vocabulary.size > size:
         raise UserError(f"the tokenizer has {vocabulary.size} tokens, config.model.vocab_size is {size}: raise it to at least that.")
     for field in ("length", "short_length"):
-        if (config.data[field] or 0) > config.model.max_length:
-            raise UserError(
-                f"config.data.{field} {config.data[field]} is longer than the {config.model.max_length} positions of config.model.max_length."
-            )
+        if (config.data[field] or 0) > group.max_length:
+            raise UserError(f"config.data.{field} {config.data[field]} is longer than the {group.max_length} positions of config.model.max_length.")
     return _objective(config, vocabulary)
 
 
+def text_group(model):
+    """The fields of the model that reads text: of two towers, the last that is no ViT."""
+    towers = [group for group in (model.first, model.second) if group.name != "vit"] if model.name == "two_tower" else []
+    return towers[-1] if towers else model
+
+
 def _objective(config, vocabulary) -> Objective:
-    model = look_up(MODELS, config.model.name, "model.name")(config)
     return from_fields(
-        objective_class(config), config.objective, model=model, vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length
+        objective_class(config), config.objective, model=tables.model(config.model), vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length
     )
 
 
@@ -195,9 +165,9 @@ def make_corpus(config, workdir: pathlib.Path) -> Corpus:
     return Corpus(config, DATASETS, has_vocabulary(config), kept)
 
 
-def examples_of(config, corpus: Corpus, split: str, length: int) -> Examples:
-    """The examples of a split, noted in the corpus's manifest."""
-    examples = look_up(SOURCES, config.data.source, "data.source")(config, corpus, split, length)
+def examples_of(config, corpus: Corpus, split: str, length: int, training: bool) -> Examples:
+    """The examples of a split, augmented where they are for training, noted in the corpus's manifest."""
+    examples = look_up(SOURCES, config.data.source, "data.source")(config, corpus, split, length, training)
     corpus.manifest[f"{split}/{length}"] = examples.manifest
     return examples
 
@@ -207,7 +177,7 @@ def training_source(e: Experiment, corpus: Corpus) -> Source:
     d = e.config.data
 
     def source(length):
-        examples = examples_of(e.config, corpus, d.train_split, length)
+        examples = examples_of(e.config, corpus, d.train_split, length, training=True)
         order = grain.MapDataset.range(len(examples)).seed(e.config.seed).shuffle().repeat().random_map(examples.example)
         made = sources.GrainSource(order, d.batch_size, e.rows(d.batch_size, "data.batch_size"), d.threads, d.buffer)
         _check_batch(made.spec, e.objective.example_batch)
@@ -226,7 +196,7 @@ def _check_batch(given: BatchSpec, wanted: BatchSpec):
 
 def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The examples an evaluation sees: the same for every run, since their seed is 0."""
-    examples = examples_of(config, corpus, split, config.data.length)
+    examples = examples_of(config, corpus, split, config.data.length, training=False)
     return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
 
 

@@ -6,6 +6,8 @@ python -m research.train --config=tests/tiny.py --workdir=runs/tiny
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
+from research import tables
+from research.models.transformer import TransformerConfig
 
 
 def get_config(steps="6"):
@@ -23,3 +25,11 @@ def tiny_config(**changes) -> FrozenConfigDict:
     c = get_config()
     c.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return FrozenConfigDict(c)
+
+
+def transformer_config(cls=TransformerConfig, **changes):
+    """The scalars of a model of 12 dimensions, 3 layers and 3 heads in float32, with `changes`."""
+    m = base.get_config().model
+    m.update(vocab_size=11, max_length=9, width=12, layers=3, heads=3, mlp_width=20, dropout=0.0, initializer_stddev=0.3, dtype="float32")
+    m.update(**changes)
+    return tables.from_fields(cls, FrozenConfigDict(m))

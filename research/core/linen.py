@@ -4,18 +4,19 @@ import jax
 from flax import linen as nn
 
 
-def init(module: nn.Module, rng: jax.Array, *args):
-    """The initial parameters of `module` called with `args`: a plain nested dict of arrays."""
-    return nn.unbox(module.init(rng, *args))["params"]
+def init(module: nn.Module, rng: jax.Array, *args, method: str | None = None):
+    """The initial parameters of `module`, called with `args` or at its `method`: a plain nested dict of arrays. What the call does not use has none."""
+    return nn.unbox(module.init(rng, *args, method=method)).get("params", {})
 
 
-def logical_axes(module: nn.Module, *args):
+def logical_axes(module: nn.Module, *args, method: str | None = None):
     """The tree of `init` with a tuple of logical axis names, one for each dimension, at each leaf."""
-    boxed = jax.eval_shape(module.init, jax.random.key(0), *args)["params"]
+    boxed = jax.eval_shape(lambda rng: module.init(rng, *args, method=method), jax.random.key(0)).get("params", {})
     named = nn.get_partition_spec(boxed)
     return jax.tree.map(tuple, named, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))
 
 
-def stochastic(rng: jax.Array | None) -> dict:
-    """The keyword arguments of `module.apply` for training (a dropout key) or evaluation (none)."""
-    return {} if rng is None else {"rngs": {"dropout": rng}}
+def apply(module: nn.Module, params, rng: jax.Array | None, *args, method: str | None = None):
+    """What `module` with `params` makes of `args`: with dropout of the key `rng`, or deterministic where it is None. Surplus parameters are let be."""
+    rngs = {} if rng is None else {"dropout": rng}
+    return module.clone(deterministic=rng is None).apply({"params": params}, *args, method=method, rngs=rngs)

@@ -108,3 +108,8 @@ class Vocabulary(NamedTuple):
     sep: int
     mask: int
     continues: tuple[bool, ...]  # by token id: whether the token goes on with the word before it
+
+
+def view(batch, name: str):
+    """Of a batch of several views, the arrays of one: those named "first/tokens", ... as "tokens", ... for view(batch, "first")."""
+    return {key.removeprefix(f"{name}/"): x for key, x in batch.items() if key.startswith(f"{name}/")}

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from research.core import linen
 from research.core.types import Mean, Vocabulary
+from research.objectives.losses import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class MaskedLM:
 
     @property
     def _inputs(self):
-        tokens_1T = jnp.zeros((1, self.length), jnp.int32)
-        return tokens_1T, tokens_1T, tokens_1T == 0, jnp.zeros((1, self.predictions(self.length)), jnp.int32)
+        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.model.inputs(1, self.length).items()}
+        return inputs, jnp.zeros((1, self.predictions(self.length)), jnp.int32)
 
     def init(self, rng):
         return linen.init(self.model, rng, *self._inputs)
@@ -60,9 +61,8 @@ class MaskedLM:
         mask_rng, dropout_rng = (jax.random.key(0), None) if rng is None else jax.random.split(rng)
         masked_BT, positions_BP, chosen_BP = self.hide(tokens_BT, mask_rng)
         labels_BP = jnp.take_along_axis(tokens_BT, positions_BP, axis=1)
-        logits_BPV, next_logits_B2 = self.model.clone(deterministic=rng is None).apply(
-            {"params": params}, masked_BT, batch["token_types"], tokens_BT != self.vocabulary.pad, positions_BP, **linen.stochastic(dropout_rng)
-        )
+        inputs = {"tokens": masked_BT, "token_types": batch["token_types"], "mask": tokens_BT != self.vocabulary.pad}
+        logits_BPV, next_logits_B2 = linen.apply(self.model, params, dropout_rng, inputs, positions_BP)
         terms = {"masked_lm_loss": Mean.of(cross_entropy(logits_BPV, labels_BP), chosen_BP & valid_B[:, None])}
         metrics = {"masked_accuracy": Mean.of(logits_BPV.argmax(-1) == labels_BP, chosen_BP & valid_B[:, None])}
         if self.next_sentence:
@@ -114,11 +114,6 @@ class MaskedLM:
 
     def fill(self, params, tokens_BT, token_types_BT, positions_BP):
         """Log-probabilities (B, P, V) float32 of the tokens at `positions_BP`, given all others."""
-        logits_BPV, _ = self.model.apply({"params": params}, tokens_BT, token_types_BT, tokens_BT != self.vocabulary.pad, positions_BP)
+        inputs = {"tokens": tokens_BT, "token_types": token_types_BT, "mask": tokens_BT != self.vocabulary.pad}
+        logits_BPV, _ = linen.apply(self.model, params, None, inputs, positions_BP)
         return jax.nn.log_softmax(logits_BPV)
-
-
-def cross_entropy(logits, labels):
-    """-log softmax(logits)[labels]: logits (..., V) float32, labels (...) int -> (...) float32."""
-    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - picked

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from research import build
+from research import tables
 from research.core.errors import UserError
 from research.data import text
 from research.data import tokenizer as tokenizers
@@ -71,12 +71,12 @@ def test_a_store_cut_short_is_not_taken_for_whole(cache, monkeypatch):
 
 def test_a_data_set_goes_from_tfds_to_documents(cache):
     c = tiny_config()
-    documents = text.Documents(dataset_builder(build.DATASETS, c.data.name, None), "train", "text")
+    documents = text.Documents(dataset_builder(tables.DATASETS, c.data.name, None), "train", "text")
     assert len(documents) == 40 and all(sentence.endswith(".") for sentence in documents[0]) and len(documents[0]) >= 8
 
 
 def test_another_field_is_another_store(cache):
-    builder = dataset_builder(build.DATASETS, tiny_config().data.name, None)
+    builder = dataset_builder(tables.DATASETS, tiny_config().data.name, None)
     tokenizer = tokenizers.train_wordpiece([["aa bb cc dd."]], 60)
     sizes = [len(text.token_store(text.Documents(builder, "train", field), tokenizer).tokens) for field in ("text", "title")]
     assert sizes[0] > 2 * sizes[1]
@@ -102,14 +102,14 @@ def test_what_cannot_be_fetched_is_one_line_and_a_bug_is_not(cache):
 @pytest.mark.parametrize("split, field, message", [("test", "text", "no split 'test'"), ("train", "body", "data.text_field is 'body'.*title")])
 def test_a_split_or_field_that_is_not_there_is_named(cache, split, field, message):
     with pytest.raises(UserError, match=message):
-        text.Documents(dataset_builder(build.DATASETS, tiny_config().data.name, None), split, field)
+        text.Documents(dataset_builder(tables.DATASETS, tiny_config().data.name, None), split, field)
 
 
 def test_a_data_set_prepared_elsewhere_is_read_by_its_tfds_name(cache):
     """As wikipedia/20230601.en is: TFDS knows no builder of that name here, only the folder it was prepared in."""
-    ours = text.Documents(dataset_builder(build.DATASETS, tiny_config().data.name, None), "train", "text")
+    ours = text.Documents(dataset_builder(tables.DATASETS, tiny_config().data.name, None), "train", "text")
     for name in ("tiny_text", "tiny_text:1.0.0"):
-        read = text.Documents(dataset_builder(build.DATASETS, name, str(cache / "tfds")), "train", "text")
+        read = text.Documents(dataset_builder(tables.DATASETS, name, str(cache / "tfds")), "train", "text")
         assert [read[i] for i in range(len(read))] == [ours[i] for i in range(len(ours))]
 
 
@@ -118,14 +118,14 @@ def test_a_data_set_prepared_elsewhere_is_read_by_its_tfds_name(cache):
 )
 def test_an_unknown_data_set_is_named(name):
     with pytest.raises(UserError, match=name.split(":")[0]):
-        dataset_builder(build.DATASETS, name, None)
+        dataset_builder(tables.DATASETS, name, None)
 
 
 def test_files_without_random_access_are_refused(cache, tmp_path):
     """What `tfds build` makes by default, elsewhere."""
 
     class Sequential:
-        name, info = "tiny_text", dataset_builder(build.DATASETS, tiny_config().data.name, None).info
+        name, info = "tiny_text", dataset_builder(tables.DATASETS, tiny_config().data.name, None).info
 
         def download_and_prepare(self, **_):
             pass
@@ -138,7 +138,7 @@ def test_files_without_random_access_are_refused(cache, tmp_path):
 
 
 def test_a_builder_that_waited_while_another_prepared_finds_the_data(tmp_path):
-    early, other = (dataset_builder(build.DATASETS, tiny_config().data.name, str(tmp_path)) for _ in range(2))
+    early, other = (dataset_builder(tables.DATASETS, tiny_config().data.name, str(tmp_path)) for _ in range(2))
     text.prepare(other)
     assert not early.info.splits
     assert len(text.Documents(early, "train", "text")) == 40

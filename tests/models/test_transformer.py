@@ -7,25 +7,10 @@ import pytest
 
 from research.core.errors import UserError
 from research.core.linen import init, logical_axes
-from research.models.transformer import Block, Transformer, TransformerConfig, attention
+from research.models.transformer import Block, Transformer, attention
+from tests.tiny import transformer_config
 
-CONFIG = TransformerConfig(
-    vocab_size=11,
-    max_length=9,
-    token_types=2,
-    width=12,
-    layers=3,
-    heads=3,
-    mlp_width=20,
-    dropout=0.0,
-    norm="post",
-    norm_epsilon=1e-12,
-    activation="gelu",
-    initializer_stddev=0.3,
-    dtype="float32",
-    scan_layers=True,
-    remat="none",
-)
+CONFIG = transformer_config()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +21,7 @@ def inputs():
 
 
 def value_and_grad(config, params, inputs):
-    loss = lambda params: (Transformer(config, True).apply({"params": params}, *inputs) ** 2 * jnp.arange(12)).mean()
+    loss = lambda params: (Transformer(config, True).apply({"params": params}, *inputs)[0] ** 2 * jnp.arange(12)).mean()
     return jax.value_and_grad(loss)(params)
 
 
@@ -81,9 +66,10 @@ def block_by_hand(params, x, mask, norm_placement):
 @pytest.mark.parametrize("placement", ["post", "pre"])
 def test_a_block_against_numpy(inputs, placement):
     block = Block(dataclasses.replace(CONFIG, norm=placement), True)
-    params = init(block, jax.random.key(0), *inputs)
+    alone = (*inputs, None, None, {})
+    params = init(block, jax.random.key(0), *alone)
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), params)  # biases and scales of their own
-    found, _ = block.apply({"params": params}, *inputs)
+    found, _ = block.apply({"params": params}, *alone)
     np.testing.assert_allclose(found, block_by_hand(params, *(np.asarray(x) for x in inputs), placement), rtol=1e-4, atol=1e-5)
 
 
@@ -94,10 +80,10 @@ def test_the_stack_is_its_blocks_one_after_another(inputs, placement, scan_layer
     params = init(Transformer(config, True), jax.random.key(0), *inputs)
     x, mask = inputs
     for layer in range(config.layers):
-        x, _ = Block(config, True).apply({"params": jax.tree.map(lambda p: p[layer], params["blocks"])}, x, mask)
+        x, _ = Block(config, True).apply({"params": jax.tree.map(lambda p: p[layer], params["blocks"])}, x, mask, None, None, {})
     if placement == "pre":
         x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-12)
-    np.testing.assert_allclose(Transformer(config, True).apply({"params": params}, *inputs), x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Transformer(config, True).apply({"params": params}, *inputs)[0], x, rtol=1e-5, atol=1e-5)
     first, second = params["blocks"]["mlp"]["up"]["kernel"][:2]
     assert not np.array_equal(first, second), "layers must be drawn apart"
 
@@ -124,18 +110,18 @@ def test_remat_and_scan_equal_plain(inputs, remat, scan_layers):
 def test_dropout_differs_by_key_and_layer(inputs):
     config = dataclasses.replace(CONFIG, dropout=0.5)
     params = init(Transformer(config, True), jax.random.key(0), *inputs)
-    run = lambda key: Transformer(config, False).apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(key)})
+    run = lambda key: Transformer(config, False).apply({"params": params}, *inputs, rngs={"dropout": jax.random.key(key)})[0]
     assert np.array_equal(run(1), run(1)) and not np.array_equal(run(1), run(2))
-    assert not np.array_equal(run(1), Transformer(config, True).apply({"params": params}, *inputs))
+    assert not np.array_equal(run(1), Transformer(config, True).apply({"params": params}, *inputs)[0])
 
 
 def test_bfloat16_computes_low_and_keeps_float32_parameters(inputs):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     params = init(Transformer(config, True), jax.random.key(0), *inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    low = Transformer(config, True).apply({"params": params}, *inputs)
+    low, _ = Transformer(config, True).apply({"params": params}, *inputs)
     assert low.dtype == jnp.bfloat16
-    np.testing.assert_allclose(low.astype("float32"), Transformer(CONFIG, True).apply({"params": params}, *inputs), atol=0.15)
+    np.testing.assert_allclose(low.astype("float32"), Transformer(CONFIG, True).apply({"params": params}, *inputs)[0], atol=0.15)
 
 
 def test_every_parameter_names_its_axes(inputs):

@@ -46,7 +46,7 @@ def test_both_losses_against_numpy(objective, params):
     batch = make_batch()
     terms, metrics = objective.loss_fn(params, batch, None)
     masked, positions, chosen = jax.device_get(objective.hide(jnp.asarray(batch["tokens"]), jax.random.key(0)))
-    logits, next_logits = objective.model.apply({"params": params}, masked, batch["token_types"], batch["tokens"] != 0, positions)
+    logits, next_logits = objective.model.apply({"params": params}, batch | {"tokens": masked, "mask": batch["tokens"] != 0}, positions)
     losses, right, rows = [], [], np.flatnonzero(batch["valid"])
     for row in rows:
         for place in range(positions.shape[1]):

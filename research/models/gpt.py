@@ -1,0 +1,81 @@
+"""GPT: GPT-2 (Radford et al., 2019) and GPT-3 (Brown et al., arXiv 2005.14165), and the decoders that came of them, all as options of the one Transformer."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.core.sharding import constrain
+from research.models.heads import pool
+from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig
+
+
+class Gpt(nn.Module):
+    """A decoder and its language-model head.
+
+    `inputs`: tokens (B, T) int32, mask (B, T) bool (False at padding).
+    `encode`: inputs -> hidden_BTD, each token seeing those before it and itself.
+    `embed`: inputs -> pooled_BD.
+    Calling it: tokens_BT and positions_BT int32, mask_BTS bool (which keys a query sees), cache or None -> (logits_BTV float32, cache).
+    Logits at t are for the token after t. With a cache S is its slots and slot s holds the token of position s (see Attention).
+    """
+
+    config: TransformerConfig
+    deterministic: bool = True
+
+    def setup(self):
+        c = self.config
+        self.word = Embedding(c, c.vocab_size, "vocab")
+        if c.positions == "learned":
+            self.position = Embedding(c, c.max_length, None)
+        self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        self.decoder = Transformer(c, self.deterministic)
+        if not c.tied_head:
+            self.head = Dense(c, (c.vocab_size,), ("embed", "vocab"), use_bias=False)
+
+    @property
+    def width(self) -> int:
+        return self.config.width
+
+    def inputs(self, batch_size: int, length: int):
+        return {
+            "tokens": jax.ShapeDtypeStruct((batch_size, length), jnp.int32),
+            "mask": jax.ShapeDtypeStruct((batch_size, length), bool),
+        }
+
+    def cache(self, batch_size: int, slots: int):
+        """An empty cache: keys and values, each (L, B, S, G, K) of the computation's dtype."""
+        c = self.config
+        empty = jnp.zeros((c.layers, batch_size, slots, c.key_heads, c.head_width), c.dtype)
+        return {"key": empty, "value": empty}
+
+    def encode(self, inputs):
+        tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        return self._decode(tokens_BT, positions_BT, causal_mask(mask_BT.astype(jnp.int32)), None)[0]
+
+    def embed(self, inputs):
+        return constrain(pool(self.encode(inputs), inputs["mask"], self.config.pool), "batch", "embed")
+
+    def _decode(self, tokens_BT, positions_BT, mask_BTS, cache):
+        x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed")
+        if self.config.positions == "learned":
+            x_BTD = x_BTD + self.position(positions_BT)
+        return self.decoder(constrain(self.dropout(x_BTD), "batch", "sequence", "embed"), mask_BTS, positions_BT, cache)
+
+    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
+        hidden_BTD, cache = self._decode(tokens_BT, positions_BT, mask_BTS, cache)
+        logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD).astype(jnp.float32)
+        return constrain(logits_BTV, "batch", "sequence", "vocab"), cache
+
+
+def causal_mask(segments_BT):
+    """mask_BTS of packed rows: a token sees the tokens of its own segment up to itself. segments_BT int32, 0 at padding."""
+    T = segments_BT.shape[1]
+    return jnp.tril(jnp.ones((T, T), bool)) & (segments_BT[:, :, None] == segments_BT[:, None])
+
+
+def positions_in_segments(segments_BT):
+    """positions_BT int32 of packed rows: each segment counts from 0."""
+    index_T = jnp.arange(segments_BT.shape[1])
+    begins_BT = segments_BT != jnp.roll(segments_BT, 1, axis=1)
+    return index_T - jax.lax.cummax(jnp.where(begins_BT | (index_T == 0), index_T, 0), axis=1)

@@ -1,0 +1,66 @@
+"""Causal language modelling over packed documents: GPT's pretraining objective (Radford et al., 2018, eq. 1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.core import linen
+from research.core.types import Mean, Vocabulary
+from research.models.gpt import causal_mask, positions_in_segments
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalLM:
+    """Predicts each token from those before it in its document.
+
+    loss = mean over tokens of -log p(token | those before) [+ z_loss * log(Z)^2, arXiv 2204.02311, section 5].
+
+    Batch: `tokens` (B, T) int32, `segments` (B, T) int32 (0 at padding; 1, 2, ... the documents of the row), `valid` (B,) bool. A token neither sees
+    nor is predicted from another document, and positions count from the beginning of each. With label smoothing the label has 1 - s of the
+    probability and all tokens share s (arXiv 1512.00567, section 7); the metric `log_perplexity` is the plain mean of -log p, in nats.
+    """
+
+    model: nn.Module
+    vocabulary: Vocabulary
+    batch_size: int
+    length: int
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    separable = True
+
+    @property
+    def example_batch(self):
+        tokens = jax.ShapeDtypeStruct((self.batch_size, self.length), jnp.int32)
+        return {"tokens": tokens, "segments": tokens, "valid": jax.ShapeDtypeStruct((self.batch_size,), bool)}
+
+    @property
+    def _inputs(self):
+        zeros_1T = jnp.zeros((1, self.length), jnp.int32)
+        return zeros_1T, zeros_1T, causal_mask(zeros_1T)
+
+    def init(self, rng):
+        return linen.init(self.model, rng, *self._inputs)
+
+    @property
+    def logical_axes(self):
+        return linen.logical_axes(self.model, *self._inputs)
+
+    def loss_fn(self, params, batch, rng):
+        tokens_BT, segments_BT = batch["tokens"], batch["segments"]
+        positions_BT = positions_in_segments(segments_BT)
+        logits_BTV, _ = linen.apply(self.model, params, rng, tokens_BT, positions_BT, causal_mask(segments_BT))
+        # Logits at t answer for the token at t + 1, where that is of the same document. All T are computed: T shards and tiles, T - 1 does not.
+        labels_BT, next_BT = jnp.roll(tokens_BT, -1, axis=1), jnp.roll(segments_BT, -1, axis=1)
+        follows_BT = (segments_BT == next_BT) & (segments_BT > 0) & (jnp.arange(tokens_BT.shape[1]) < tokens_BT.shape[1] - 1)
+        weights_BT = follows_BT & batch["valid"][:, None]
+        log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+        picked_BT = jnp.take_along_axis(logits_BTV, labels_BT[..., None], axis=-1)[..., 0]
+        nll_BT = log_z_BT - picked_BT
+        smoothed_BT = (1 - self.label_smoothing) * nll_BT + self.label_smoothing * (log_z_BT - logits_BTV.mean(-1)) if self.label_smoothing else nll_BT
+        terms = {"causal_lm_loss": Mean.of(smoothed_BT, weights_BT)}
+        if self.z_loss:
+            terms["z_loss"] = Mean.of(self.z_loss * log_z_BT**2, weights_BT)
+        accuracy = Mean.of(logits_BTV.argmax(-1) == labels_BT, weights_BT)
+        return terms, {"log_perplexity": Mean.of(nll_BT, weights_BT), "next_token_accuracy": accuracy}

@@ -1,0 +1,53 @@
+"""What each name in a config stands for: one table a kind.
+
+To add a thing, write its file and give it a row here; or leave this repository alone and name it "package.module:function".
+"""
+
+import dataclasses
+
+from research.core.config import look_up
+from research.core.errors import UserError
+from research.data import text
+from research.data.corpus import Corpus
+from research.data.pairs import SentencePairs
+from research.data.wikipedia_sample import WikipediaSample
+from research.models.bert import Bert
+from research.models.gpt import Gpt
+from research.models.transformer import TransformerConfig
+from research.objectives.causal_lm import CausalLM
+from research.objectives.masked_lm import MaskedLM
+
+
+def from_fields(cls, group, **given):
+    """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
+    known = {name: group[name] for name in group} | given
+    fields = dataclasses.fields(cls)
+    if missing := [f.name for f in fields if f.name not in known and f.default is f.default_factory is dataclasses.MISSING]:
+        raise UserError(f"{cls.__name__} wants {', '.join(missing)}, of which the config says nothing: add them to its group.")
+    return cls(**{f.name: known[f.name] for f in fields if f.name in known})
+
+
+def model(group):
+    """The module that a `model` group of the config names."""
+    return look_up(MODELS, group.name, "model.name")(group)
+
+
+def sentence_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
+    store = text.token_store(corpus.documents(split), corpus.tokenizer)
+    return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
+
+
+MODELS = {  # name -> function(a model group of the config) -> module
+    "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
+    "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
+}
+OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
+    "masked_lm": MaskedLM,
+    "causal_lm": CausalLM,
+}
+DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
+    "wikipedia_sample": WikipediaSample,
+}
+SOURCES = {  # name -> function(config, corpus, split, length, training: whether augmentation applies) -> Examples
+    "sentence_pairs": sentence_pairs,
+}
