@@ -8,11 +8,10 @@ import shutil
 import numpy as np
 import tensorflow_datasets as tfds
 from sentencex import segment
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tqdm import tqdm
 
-from research.core.errors import UserError, is_disk_full
 from research.data.fetch import cache_dir, cache_lock
+from research.data.records import Records
 
 
 class Documents:
@@ -22,39 +21,15 @@ class Documents:
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, field: str, language: str = "en"):
-        prepare(builder)
-        if field not in builder.info.features:
-            raise UserError(f"data.text_field is {field!r}, but {builder.info.full_name} has: {', '.join(builder.info.features)}.")
-        try:
-            self._records = builder.as_data_source(split=split)
-        except NotImplementedError as e:
-            again = f"tfds build {builder.info.full_name.rsplit('/', 1)[0]} --file_format=array_record"
-            raise UserError(f"{builder.info.full_name} is prepared as files without random access: make it again with `{again}`.") from e
-        except (ValueError, KeyError) as e:
-            raise UserError(f"{builder.info.full_name} has no split {split!r} ({e}); it has: {', '.join(builder.info.splits)}.") from e
+        self._records = Records(builder, split, {"text_field": field})
         self._field, self._language = field, language
-        self.name = f"{builder.info.full_name}:{split}"
-        self.key = hashlib.sha256(f"{self.name}\n{field}\n{language}\n{builder.data_dir}".encode()).hexdigest()[:16]  # of what it reads
+        self.name, self.key = self._records.name, self._records.key(field, language)  # key: of what it reads
 
     def __len__(self):
         return len(self._records)
 
     def __getitem__(self, i: int) -> list[str]:
         return sentences(self._records[i][self._field].decode(), self._language)
-
-
-def prepare(builder):
-    """Makes the data set on disk, where it is not there yet. Raises UserError if it cannot be had."""
-    try:
-        with cache_lock(f"tfds-{builder.name}"):
-            builder.download_and_prepare(file_format="array_record")
-        if not builder.info.splits:  # another process prepared it after this builder had looked
-            builder.info.read_from_directory(builder.data_dir)
-    except (OSError, ImportError, tfds.download.DownloadError, NonMatchingChecksumError) as e:
-        if is_disk_full(e):
-            raise
-        reason = f"{type(e).__name__}: {str(e)[:200]}"
-        raise UserError(f"the data set {builder.name} could not be prepared ({reason}).") from e
 
 
 def sentences(text: str, language: str = "en") -> list[str]:

@@ -3,7 +3,7 @@ import pytest
 
 from research import tables
 from research.core.errors import UserError
-from research.data import text
+from research.data import records, text
 from research.data import tokenizer as tokenizers
 from research.data.corpus import dataset_builder
 from tests.tiny import tiny_config
@@ -94,9 +94,9 @@ class Broken:
 
 def test_what_cannot_be_fetched_is_one_line_and_a_bug_is_not(cache):
     with pytest.raises(UserError, match="broken could not be prepared .*refused"):
-        text.prepare(Broken(ConnectionRefusedError(111, "refused")))
+        records.prepare(Broken(ConnectionRefusedError(111, "refused")))
     with pytest.raises(ZeroDivisionError):
-        text.prepare(Broken(ZeroDivisionError()))
+        records.prepare(Broken(ZeroDivisionError()))
 
 
 @pytest.mark.parametrize("split, field, message", [("test", "text", "no split 'test'"), ("train", "body", "data.text_field is 'body'.*title")])
@@ -130,7 +130,7 @@ def test_files_without_random_access_are_refused(cache, tmp_path):
         def download_and_prepare(self, **_):
             pass
 
-        def as_data_source(self, split):
+        def as_data_source(self, split, decoders):
             raise NotImplementedError("Random access data source for file format tfrecord is not supported.")
 
     with pytest.raises(UserError, match="tfds build tiny_text --file_format=array_record"):
@@ -139,6 +139,6 @@ def test_files_without_random_access_are_refused(cache, tmp_path):
 
 def test_a_builder_that_waited_while_another_prepared_finds_the_data(tmp_path):
     early, other = (dataset_builder(tables.DATASETS, tiny_config().data.name, str(tmp_path)) for _ in range(2))
-    text.prepare(other)
+    records.prepare(other)
     assert not early.info.splits
     assert len(text.Documents(early, "train", "text")) == 40
