@@ -9,6 +9,9 @@ from research.core.config import look_up
 from research.core.errors import UserError
 from research.data import text
 from research.data.corpus import Corpus
+from research.data.emoji import Emoji
+from research.data.fashion_mnist import FashionMnist
+from research.data.mnist_5k import Mnist5k
 from research.data.pairs import SentencePairs
 from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
@@ -47,6 +50,9 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
+    "mnist_5k": Mnist5k,
+    "fashion_mnist": FashionMnist,
+    "emoji": Emoji,
 }
 SOURCES = {  # name -> function(config, corpus, split, length, training: whether augmentation applies) -> Examples
     "sentence_pairs": sentence_pairs,
