@@ -54,7 +54,7 @@ def get_config():
     c = ConfigDict()
     c.seed = 0  # of parameters, data order, masks and dropout
 
-    c.model = model_fields()
+    c.model = model_fields()  # the model, or what two_tower needs of it
     c.model.first = model_fields()  # of a two_tower model: the tower of the batch's first/ arrays, with all fields above
     c.model.second = model_fields()  # likewise the tower of second/
 

@@ -14,15 +14,40 @@ from research.core import config as config_lib
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.name not in ("__init__.py",)]
 
+# Millions of parameters as published; of the heads only what the papers count.
+PUBLISHED = {
+    "bert/base.py": 110,
+    "bert/large.py": 336,  # the paper rounds to 340
+    "gpt/small.py": 124,
+    "gpt/medium.py": 355,
+    "gpt/large.py": 774,
+    "gpt/xl.py": 1558,
+    "gpt/modern.py": 134.5,
+} | {
+    f"gpt/gpt3.py:{size}": millions
+    for size, millions in (
+        ("125m", 125), ("350m", 356), ("760m", 760), ("1.3b", 1316), ("2.7b", 2650), ("6.7b", 6660), ("13b", 12850), ("175b", 174_600),
+    )
+}
+BUILT = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS] + [name for name in PUBLISHED if ":" in name]
 
-def load(path):
-    return config_lib.parse(["test", f"--config={path}"])[1]
+
+def load(name):
+    return config_lib.parse(["test", f"--config={ROOT / 'configs'}/{name}"])[1]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_have_the_published_number_of_parameters(name):
+    objective = build.objective(load(name))
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))
+    shapes = {key: leaf for key, leaf in shapes.items() if key not in ("masked_lm", "next_sentence")}
+    assert sum(x.size for x in jax.tree.leaves(shapes)) / 1e6 == pytest.approx(PUBLISHED[name], rel=5e-3)
 
 
 @pytest.mark.short
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_config_builds(path):
-    config = load(path)
+@pytest.mark.parametrize("name", BUILT)
+def test_every_config_builds(name):
+    config = load(name)
     e = build.experiment(config, devices=jax.devices()[:1])
     state, means = jax.eval_shape(e.train_step, e.shapes, e.objective.example_batch)
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype or pytest.fail(f"{a} {b}"), state, e.shapes)
@@ -38,13 +63,13 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path):
 
 
 def test_every_field_of_the_base_has_a_comment():
-    lines = [line for line in (ROOT / "configs/base.py").read_text().splitlines() if line.strip().startswith("c.") and "ConfigDict()" not in line]
+    lines = [line for line in (ROOT / "configs/base.py").read_text().splitlines() if line.strip().startswith(("c.", "m.")) and "ConfigDict()" not in line]
     assert len(lines) > 50 and [line for line in lines if "#" not in line and not line.rstrip().endswith("(")] == []
 
 
 def test_every_field_of_the_base_is_read_somewhere():
     source = "\n".join(path.read_text() for path in (ROOT / "research").rglob("*.py"))
-    called = {"data": "d", "optimizer": "o|config|c", "run": "r", "model": "c|config", "mesh": "mesh", "init": "init", "objective": "self"}
+    called = {"data": "d", "optimizer": "o|config|c", "run": "r", "model": "c|config|self|group", "mesh": "mesh", "init": "init", "objective": "self"}
 
     def is_read(name):
         group, _, field = name.rpartition(".")

@@ -9,6 +9,7 @@ from flax import linen as nn
 from research.core import linen
 from research.core.types import Mean, Vocabulary
 from research.models.gpt import causal_mask, positions_in_segments
+from research.objectives.losses import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class CausalLM:
 
     Batch: `tokens` (B, T) int32, `segments` (B, T) int32 (0 at padding; 1, 2, ... the documents of the row), `valid` (B,) bool. A token neither sees
     nor is predicted from another document, and positions count from the beginning of each. With label smoothing the label has 1 - s of the
-    probability and all tokens share s (arXiv 1512.00567, section 7); the metric `log_perplexity` is the plain mean of -log p, in nats.
+    probability and all tokens share s; the metric `log_perplexity` is the plain mean of -log p, in nats.
     """
 
     model: nn.Module
@@ -55,12 +56,8 @@ class CausalLM:
         labels_BT, next_BT = jnp.roll(tokens_BT, -1, axis=1), jnp.roll(segments_BT, -1, axis=1)
         follows_BT = (segments_BT == next_BT) & (segments_BT > 0) & (jnp.arange(tokens_BT.shape[1]) < tokens_BT.shape[1] - 1)
         weights_BT = follows_BT & batch["valid"][:, None]
-        log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-        picked_BT = jnp.take_along_axis(logits_BTV, labels_BT[..., None], axis=-1)[..., 0]
-        nll_BT = log_z_BT - picked_BT
-        smoothed_BT = (1 - self.label_smoothing) * nll_BT + self.label_smoothing * (log_z_BT - logits_BTV.mean(-1)) if self.label_smoothing else nll_BT
-        terms = {"causal_lm_loss": Mean.of(smoothed_BT, weights_BT)}
+        terms = {"causal_lm_loss": Mean.of(cross_entropy(logits_BTV, labels_BT, self.label_smoothing), weights_BT)}
         if self.z_loss:
-            terms["z_loss"] = Mean.of(self.z_loss * log_z_BT**2, weights_BT)
+            terms["z_loss"] = Mean.of(self.z_loss * jax.nn.logsumexp(logits_BTV, axis=-1) ** 2, weights_BT)
         accuracy = Mean.of(logits_BTV.argmax(-1) == labels_BT, weights_BT)
-        return terms, {"log_perplexity": Mean.of(nll_BT, weights_BT), "next_token_accuracy": accuracy}
+        return terms, {"log_perplexity": Mean.of(cross_entropy(logits_BTV, labels_BT), weights_BT), "next_token_accuracy": accuracy}
