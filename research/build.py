@@ -43,7 +43,7 @@ def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
         return _objective(config, None)
     group = text_group(config.model)
     size = group.vocab_size
-    vocabulary = vocabulary or Vocabulary(size, pad=0, cls=2, sep=3, mask=4, continues=(False,) * size)
+    vocabulary = vocabulary or Vocabulary(size, continues=(False,) * size, pad=0, cls=2, sep=3, mask=4, end=3)
     if vocabulary.size > size:
         raise UserError(f"the tokenizer has {vocabulary.size} tokens, config.model.vocab_size is {size}: raise it to at least that.")
     for field in ("length", "short_length"):
@@ -162,7 +162,7 @@ def make_corpus(config, workdir: pathlib.Path) -> Corpus:
         kept = config.data.tokenizer
         if kept is None and config.init["from"] is not None and has_vocabulary(config):
             kept = beginning(config).directory.parent / "tokenizer.json"  # its word table means these words
-    return Corpus(config, DATASETS, has_vocabulary(config), kept)
+    return Corpus(config, DATASETS, text_group(config.model).vocab_size if has_vocabulary(config) else None, kept)
 
 
 def examples_of(config, corpus: Corpus, split: str, length: int, training: bool) -> Examples:

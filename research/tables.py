@@ -12,6 +12,7 @@ from research.data.corpus import Corpus
 from research.data.emoji import Emoji
 from research.data.fashion_mnist import FashionMnist
 from research.data.mnist_5k import Mnist5k
+from research.data.packing import PackedText
 from research.data.pairs import SentencePairs
 from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
@@ -40,6 +41,11 @@ def sentence_pairs(config, corpus: Corpus, split: str, length: int, training: bo
     return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
 
 
+def packed_text(config, corpus: Corpus, split: str, length: int, training: bool):
+    store = text.token_store(corpus.documents(split, whole=True), corpus.tokenizer)
+    return PackedText(store, length, corpus.vocabulary)
+
+
 MODELS = {  # name -> function(a model group of the config) -> module
     "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
@@ -56,4 +62,5 @@ DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itse
 }
 SOURCES = {  # name -> function(config, corpus, split, length, training: whether augmentation applies) -> Examples
     "sentence_pairs": sentence_pairs,
+    "packed_text": packed_text,
 }

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.core.errors import UserError
+
 Params = Any  # a plain nested dict of arrays
 Batch = dict[str, jax.Array]
 BatchSpec = dict[str, jax.ShapeDtypeStruct]
@@ -100,14 +102,20 @@ class Source(Protocol):
 
 
 class Vocabulary(NamedTuple):
-    """What an objective must know of a tokenizer."""
+    """What an objective must know of a tokenizer. The ids of tokens that it lacks are None."""
 
     size: int
-    pad: int
-    cls: int
-    sep: int
-    mask: int
     continues: tuple[bool, ...]  # by token id: whether the token goes on with the word before it
+    pad: int | None = None
+    cls: int | None = None
+    sep: int | None = None
+    mask: int | None = None
+    end: int | None = None  # of a text: <|endoftext|>, or [SEP] where there is none
+
+    def require(self, who: str, *names: str):
+        """Raises UserError, in the name of `who`, where one of the tokens `names` is missing."""
+        if missing := [f"[{name.upper()}]" for name in names if getattr(self, name) is None]:
+            raise UserError(f"the tokenizer has no {', '.join(missing)} token, which {who} needs: BERT's has (data.tokenizer_type=wordpiece).")
 
 
 def view(batch, name: str):

@@ -13,45 +13,69 @@ from research.core.errors import UserError
 from research.data import text
 from research.data import tokenizer as tokenizers
 from research.data.fetch import cache_dir, cache_lock
+from research.data.records import Records
 
 
 class Corpus:
     """The data set that a config names and, where one is wanted, its tokenizer: the one at `kept`, else one trained on the training split.
 
-    `datasets` is a table of our own data sets: name -> TFDS builder class.
+    `datasets` is a table of our own data sets: name -> TFDS builder class. `vocab_size` is of a tokenizer that is trained; None: none is wanted.
     """
 
-    def __init__(self, config, datasets: dict, wants_tokenizer: bool, kept: pathlib.Path | None):
+    def __init__(self, config, datasets: dict, vocab_size: int | None, kept: pathlib.Path | None):
         self._config, self._datasets = config, datasets
         self.manifest = {}  # what each split was made from, once its examples have been asked for
         self.tokenizer = None
-        if wants_tokenizer:
-            self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer() if kept is None else kept)
-        self.vocabulary = tokenizers.vocabulary(self.tokenizer) if wants_tokenizer else None
+        if vocab_size is not None:
+            self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer(vocab_size) if kept is None else kept)
+        self.vocabulary = None if vocab_size is None else tokenizers.vocabulary(self.tokenizer)
 
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
         return dataset_builder(self._datasets, self._config.data.name, self._config.data.dir)
 
-    def documents(self, split: str) -> text.Documents:
-        return text.Documents(self.builder, split, self._config.data.text_field, self._config.data.language)
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the labels that data.label_field holds, or a sequence of which it holds; None where they have none."""
+        feature = self.builder.info.features.get(self._config.data.label_field)
+        feature = getattr(feature, "feature", feature)  # of a sequence
+        return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) and feature.names else None
 
-    def _trained_tokenizer(self) -> pathlib.Path:
-        documents, size = self.documents(self._config.data.train_split), self._config.model.vocab_size
-        cached = cache_dir() / "tokenizers" / re.sub("[/:]", "-", f"{documents.name}-{size}-{documents.key}.json")
+    def documents(self, split: str, whole: bool = False) -> text.Documents:
+        """The texts of a split, as sentences or whole."""
+        d = self._config.data
+        return text.Documents(self.builder, split, d.text_field, None if whole else d.language)
+
+    def records(self, split: str, *fields: str) -> Records:
+        """The examples of a split, which have the features that these fields of config.data name. Raises UserError for one that is not set."""
+        d = self._config.data
+        if unset := [f"data.{field}" for field in fields if d[field] is None]:
+            raise UserError(f"data.source={d.source} wants {', '.join(unset)}: set it to a feature of {d.name}: {', '.join(self.builder.info.features)}.")
+        return Records(self.builder, split, {field: d[field] for field in fields})
+
+    def _trained_tokenizer(self, size: int) -> pathlib.Path:
+        d = self._config.data
+        train = look_up(tokenizers.TRAINERS, d.tokenizer_type, "data.tokenizer_type")
+        whole = d.tokenizer_type == "byte_bpe"  # which learns of blanks and new lines too
+        documents = text.Documents(self.builder, d.train_split, d.text_field, None if whole else d.language, d.second_text_field)
+        cached = cache_dir() / "tokenizers" / re.sub("[/:]", "-", f"{documents.name}-{d.tokenizer_type}-{size}-{documents.key}.json")
         with cache_lock(cached.name):
             if not cached.exists():
                 cached.parent.mkdir(parents=True, exist_ok=True)
-                tokenizers.train_wordpiece(documents, size).save(f"{cached}.draft")
+                train(documents, size).save(f"{cached}.draft")
                 pathlib.Path(f"{cached}.draft").replace(cached)
         return cached
 
 
 def dataset_builder(datasets: dict, name: str, folder: str | None) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of `name`: ours by the table; any other as it was prepared in `folder`, or as TFDS can prepare it."""
+    """The TFDS builder of `name`: ours by the table, "name/variant" where it has several; any other as it was prepared in `folder`, or as TFDS can prepare it."""
     folder = folder or str(cache_dir() / "tfds")
-    if name in datasets or re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", name):
-        return look_up(datasets, name, "data.name")(data_dir=folder, file_format="array_record")
+    ours, _, variant = name.partition("/")
+    if ":" not in variant and (ours in datasets or re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", ours)):
+        builder = look_up(datasets, ours, "data.name")
+        if variant and variant not in builder.builder_configs:
+            raise UserError(f"config.data.name is {name!r}: of {ours} there is {', '.join(builder.builder_configs) or 'one kind only'}.")
+        return builder(data_dir=folder, file_format="array_record", config=variant or None)
     with contextlib.suppress(tfds.core.DatasetNotFoundError):
         return read_only_builder.builder_from_files(name, data_dir=folder)
     try:

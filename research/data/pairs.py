@@ -18,6 +18,7 @@ class SentencePairs:
     """
 
     def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, short_rate: float):
+        vocabulary.require("sentence_pairs", "pad", "cls", "sep")
         self._store, self._length, self._vocabulary, self._short_rate = store, length, vocabulary, short_rate
         document = np.repeat(np.arange(len(store.documents) - 1), np.diff(store.documents))  # of each sentence
         offset = store.sentences[:-1] - store.sentences[store.documents[document]]  # of each sentence in its document

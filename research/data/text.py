@@ -15,21 +15,30 @@ from research.data.records import Records
 
 
 class Documents:
-    """The documents of one split of a TFDS data set: random access, each a list of sentences.
+    """The documents of one split of a TFDS data set: random access, each a list of sentences, or of one whole text where `language` is None.
 
-    `builder` is a TFDS builder with an `array_record` file format; it is prepared on first use.
+    `builder` is a TFDS builder with an `array_record` file format; it is prepared on first use. Where an example is a pair of texts its
+    document can have the text of both features.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, field: str, language: str = "en"):
-        self._records = Records(builder, split, {"text_field": field})
-        self._field, self._language = field, language
-        self.name, self.key = self._records.name, self._records.key(field, language)  # key: of what it reads
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, field: str, language: str | None = "en", second_field: str | None = None):
+        fields = {"text_field": field} | ({} if second_field is None else {"second_text_field": second_field})
+        self._records = Records(builder, split, fields)
+        self._fields, self._language = tuple(fields.values()), language
+        self.name, self.key = self._records.name, self._records.key(*self._fields, language)  # key: of what it reads
 
     def __len__(self):
         return len(self._records)
 
     def __getitem__(self, i: int) -> list[str]:
-        return sentences(self._records[i][self._field].decode(), self._language)
+        record = self._records[i]
+        texts = [as_text(record[field]) for field in self._fields]
+        return texts if self._language is None else [sentence for text in texts for sentence in sentences(text, self._language)]
+
+
+def as_text(value) -> str:
+    """A text as TFDS reads it, or a sequence of words, as one string."""
+    return value.decode() if isinstance(value, bytes) else " ".join(word.decode() for word in value)
 
 
 def sentences(text: str, language: str = "en") -> list[str]:
@@ -40,7 +49,7 @@ def sentences(text: str, language: str = "en") -> list[str]:
 
 class TokenStore:
     """All tokens of a split, memory-mapped: document d has sentences [documents[d], documents[d + 1]), and sentence s has
-    tokens [sentences[s], sentences[s + 1]).
+    tokens [sentences[s], sentences[s + 1]). Of whole documents each is one sentence.
 
     Made once for each (data set, split, tokenizer) and kept in the cache: after that, example i is a slice.
     """

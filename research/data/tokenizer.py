@@ -1,4 +1,4 @@
-"""Tokenizers: WordPiece trained with Hugging Face `tokenizers`, or loaded from a tokenizer.json or vocab.txt."""
+"""Tokenizers: WordPiece or byte-level BPE trained with Hugging Face `tokenizers`, or loaded from a tokenizer.json or a vocabulary's own files."""
 
 import pathlib
 
@@ -9,6 +9,7 @@ from research.core.errors import UserError
 from research.core.types import Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+END = "<|endoftext|>"
 
 
 def train_wordpiece(documents, vocab_size: int) -> tokenizers.Tokenizer:
@@ -28,28 +29,60 @@ def train_wordpiece(documents, vocab_size: int) -> tokenizers.Tokenizer:
     return _wordpiece(models.WordPiece(train([*SPECIAL, *alphabet], vocab_size), unk_token="[UNK]"))
 
 
+def train_byte_bpe(documents, vocab_size: int) -> tokenizers.Tokenizer:
+    """GPT-2's tokenizer, byte-level BPE, learned from `documents` (each a list of texts): any text comes back from its tokens as it was.
+
+    Of `vocab_size` tokens one ends a text, 256 are the bytes, and the rest are merged from those. The same each time: the bytes are known
+    beforehand and in order, so that ties are too. Raises UserError if `vocab_size` has no room for the bytes.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(alphabet) + 1:
+        raise UserError(f"a byte_bpe vocabulary has at least {len(alphabet) + 1} tokens, model.vocab_size is {vocab_size}: raise it.")
+    tokenizer = _byte_bpe(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator((documents[i] for i in range(len(documents))), trainer)
+    return tokenizer
+
+
+TRAINERS = {"wordpiece": train_wordpiece, "byte_bpe": train_byte_bpe}
+
+
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """A tokenizer from a tokenizer.json, or from a vocab.txt, which is taken as BERT's uncased WordPiece."""
+    """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's uncased WordPiece; or from a vocab.json, taken as GPT-2's BPE with the merges.txt beside it."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError(f"there is no tokenizer at {path}: give the path of a tokenizer.json or a vocab.txt.")
+        raise UserError(f"there is no tokenizer at {path}: give the path of a tokenizer.json, a vocab.txt, or a vocab.json with its merges.txt.")
     try:
         if path.suffix == ".txt":
             return _wordpiece(models.WordPiece.from_file(str(path), unk_token="[UNK]"))
+        if path.name == "vocab.json":
+            return _byte_bpe(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as e:  # the Rust library raises bare Exception
         raise UserError(f"{path} cannot be read as a tokenizer ({e}).") from e
 
 
 def vocabulary(tokenizer: tokenizers.Tokenizer) -> Vocabulary:
-    """What the objectives need of the tokenizer. Raises UserError if a special token of BERT is missing."""
-    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
-    if None in ids:
-        raise UserError(f"the tokenizer has no {', '.join(t for t, i in zip(SPECIAL, ids) if i is None)} token, which this objective needs.")
-    pad, _, cls, sep, mask = ids
-    size = tokenizer.get_vocab_size()
-    continues = tuple(tokenizer.id_to_token(i).startswith("##") for i in range(size))
-    return Vocabulary(size=size, pad=pad, cls=cls, sep=sep, mask=mask, continues=continues)
+    """What the objectives need of the tokenizer. A token goes on with the word before it where it begins with ## or, in a byte-level
+    vocabulary, does not begin with white space (Ġ stands for a blank, Ċ for a new line)."""
+    pad, _, cls, sep, mask = (tokenizer.token_to_id(token) for token in SPECIAL)
+    end = tokenizer.token_to_id(END)
+    tokens = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]  # ids that a file leaves out have no token
+    if isinstance(tokenizer.model, models.BPE):
+        continues = tuple(token != END and not token.startswith(("Ġ", "Ċ")) for token in tokens)
+    else:
+        continues = tuple(token.startswith("##") for token in tokens)
+    return Vocabulary(len(tokens), continues, pad=pad, cls=cls, sep=sep, mask=mask, end=sep if end is None else end)
+
+
+def _byte_bpe(model: models.BPE) -> tokenizers.Tokenizer:
+    """GPT-2's tokenizer around a vocabulary: words with the blank before them, as bytes; nothing is normalised, nothing unknown."""
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if model.token_to_id(END) is not None:
+        tokenizer.add_special_tokens([END])
+    return tokenizer
 
 
 def _wordpiece(model: models.WordPiece) -> tokenizers.Tokenizer:

@@ -34,6 +34,9 @@ class MaskedLM:
     next_sentence: bool = True
     separable = True
 
+    def __post_init__(self):
+        self.vocabulary.require("masked_lm", "pad", "cls", "sep", "mask")
+
     @property
     def example_batch(self):
         tokens = jax.ShapeDtypeStruct((self.batch_size, self.length), jnp.int32)

@@ -36,6 +36,24 @@ def test_the_store_holds_every_token_in_order(cache):
     assert store.manifest["number_of_documents"] == 90 and store.manifest["number_of_tokens"] == len(store.tokens)
 
 
+def test_whole_documents_come_back_from_the_store_to_the_byte(cache):
+    """What stands between sentences is text too, to a byte-level vocabulary."""
+    written = ["Aa bb.  Cc dd.\n\nEe ff!\n", "", " gg\r\nhh\t"]
+    tokenizer = tokenizers.train_byte_bpe([[document] for document in written], 270)
+    store = text.token_store(Lines("whole", [[document] for document in written]), tokenizer)
+    bounds = store.sentences[store.documents]
+    found = [tokenizer.decode(list(store.tokens[a:b])) for a, b in zip(bounds, bounds[1:])]
+    assert found == written and store.manifest["number_of_sentences"] == 2
+
+
+def test_documents_are_whole_where_no_language_is_named(cache):
+    builder = dataset_builder(tables.DATASETS, tiny_config().data.name, None)
+    (whole,), cut = text.Documents(builder, "train", "text", None)[3], text.Documents(builder, "train", "text")[3]
+    assert "\n" in whole and whole.split() == " ".join(cut).split() and len(cut) > 5
+    assert text.Documents(builder, "train", "text", None).key != text.Documents(builder, "train", "text").key
+    assert text.Documents(builder, "train", "title", None, "text")[3][1:] == [whole]
+
+
 def test_a_sentence_without_tokens_is_none(cache):
     """Of a mark that shows nothing, say, which no sentence splitter knows."""
     documents = Lines("invisible", [["aa bb.", "\u200e"], ["\u200b", "cc.", "\ufeff"]])

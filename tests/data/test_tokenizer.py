@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from research.core.errors import UserError
@@ -29,7 +32,7 @@ def test_mask_stays_one_token(trained):
 
 def test_vocabulary_tells_pieces_that_go_on(trained):
     v = tokenizers.vocabulary(trained)
-    assert (v.pad, v.cls, v.sep, v.mask) == (0, 2, 3, 4) and v.size == trained.get_vocab_size()
+    assert (v.pad, v.cls, v.sep, v.mask, v.end) == (0, 2, 3, 4, 3) and v.size == trained.get_vocab_size()
     assert [trained.id_to_token(i).startswith("##") for i in range(v.size)] == list(v.continues) and any(v.continues)
 
 
@@ -39,6 +42,53 @@ def test_loads_both_formats(trained, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     for name in ("tokenizer.json", "vocab.txt"):
         assert tokenizers.load_tokenizer(tmp_path / name).encode("the unaffable cats", "ran").ids == trained.encode("the unaffable cats", "ran").ids
+
+
+@pytest.fixture(scope="module")
+def byte_bpe():
+    return tokenizers.train_byte_bpe(DOCUMENTS, 280)
+
+
+def test_byte_bpe_training_is_deterministic(byte_bpe):
+    """In another process too, whose hash tables have another order."""
+    assert tokenizers.train_byte_bpe(DOCUMENTS, 280).to_str() == byte_bpe.to_str()
+    code = "from tests.data.test_tokenizer import *; print(tokenizers.train_byte_bpe(DOCUMENTS, 280).to_str(), end='')"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout == byte_bpe.to_str()
+
+
+@pytest.mark.short
+@pytest.mark.parametrize("text", ["The cat.\n\n  Sat\ton é 漢字 👍\r\n\n\n", " x", "", "\x00\u200b\ufeff", "a<|endoftext|>b", "[SEP] ##ing Ġ"])
+def test_byte_bpe_gives_any_text_back(byte_bpe, text):
+    assert byte_bpe.get_vocab_size() == 280
+    assert byte_bpe.decode(byte_bpe.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_byte_bpe_has_an_end_and_none_of_berts_tokens(byte_bpe):
+    v = tokenizers.vocabulary(byte_bpe)
+    assert (v.size, v.end, v.pad, v.cls, v.sep, v.mask) == (280, byte_bpe.token_to_id("<|endoftext|>"), None, None, None, None)
+    ids = byte_bpe.encode("The unaffable\ncats sat").ids
+    starts = [not v.continues[i] for i in ids[1:]]
+    assert "".join("|" * start + byte_bpe.decode([i]) for i, start in zip(ids[1:], starts)).split("|")[1:] == [" unaffable", "\ncats", " sat"]
+    with pytest.raises(UserError, match=r"no \[CLS\], \[MASK\] token, which masked_lm needs.*wordpiece"):
+        v._replace(pad=0).require("masked_lm", "pad", "cls", "mask")
+
+
+def test_byte_bpe_loads_both_formats(byte_bpe, tmp_path):
+    byte_bpe.save(str(tmp_path / "tokenizer.json"))
+    byte_bpe.model.save(str(tmp_path))
+    for name in ("tokenizer.json", "vocab.json"):
+        again = tokenizers.load_tokenizer(tmp_path / name)
+        assert again.encode("the cats<|endoftext|> ran\n").ids == byte_bpe.encode("the cats<|endoftext|> ran\n").ids
+        assert tokenizers.vocabulary(again) == tokenizers.vocabulary(byte_bpe)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(UserError, match="vocab.json cannot be read"):
+        tokenizers.load_tokenizer(tmp_path / "vocab.json")
+
+
+def test_a_byte_bpe_vocabulary_has_room_for_the_bytes():
+    with pytest.raises(UserError, match="at least 257 tokens, model.vocab_size is 256"):
+        tokenizers.train_byte_bpe(DOCUMENTS, 256)
 
 
 @pytest.mark.parametrize("name, text, message", [("none.json", None, "no tokenizer at"), ("tokenizer.json", "{", "cannot be read")])
@@ -52,4 +102,4 @@ def test_a_bad_file_is_refused(tmp_path, name, text, message):
 def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n")
     with pytest.raises(UserError, match="MASK"):
-        tokenizers.vocabulary(tokenizers.load_tokenizer(tmp_path / "vocab.txt"))
+        tokenizers.vocabulary(tokenizers.load_tokenizer(tmp_path / "vocab.txt")).require("masked_lm", "cls", "mask")
