@@ -12,6 +12,7 @@ from research.data.corpus import Corpus
 from research.data.emoji import Emoji
 from research.data.fashion_mnist import FashionMnist
 from research.data.mnist_5k import Mnist5k
+from research.data.movie_reviews import MovieReviews
 from research.data.packing import PackedText
 from research.data.pairs import SentencePairs
 from research.data.wikipedia_sample import WikipediaSample
@@ -56,6 +57,7 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
+    "movie_reviews": MovieReviews,
     "mnist_5k": Mnist5k,
     "fashion_mnist": FashionMnist,
     "emoji": Emoji,
