@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from research.data.fetch import package_members
+from research.data.images import on_white
 
 PACKAGE = "npm:emoji-datasource-google@16.0.0"
 MEMBERS = {
@@ -49,7 +50,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         sheet, listing = package_members(PACKAGE, MEMBERS)
         with Image.open(sheet) as file:
-            pictures = on_white(file)
+            pictures = np.asarray(on_white(file))
         emoji = [(entry["unified"], example(entry, pictures)) for entry in json.loads(listing.read_text())]
         return {
             "train": self._generate_examples(emoji, held_out=False),
@@ -72,9 +73,3 @@ def example(entry: dict, pictures: np.ndarray) -> dict:
 def is_held_out(name: str) -> bool:
     """One name in ten, by its hash: two emoji of one name are never on both sides."""
     return hashlib.sha256(name.encode()).digest()[0] % 10 == 0
-
-
-def on_white(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8: a picture with transparent parts laid on white."""
-    image = image.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))

@@ -10,24 +10,24 @@ from research.data.fetch import cache_lock
 
 
 class Records:
-    """The examples of one split of a TFDS data set: random access, each a dict of what TFDS reads.
+    """The examples of one split of a TFDS data set: random access, each a dict of what TFDS reads; an image is the bytes of its file.
 
     Args:
       builder: a TFDS builder with an `array_record` file format; it is prepared on first use.
       split: any TFDS split, "train[:99%]" too.
       fields: {field of config.data: the feature it names}: those that must be there.
-      decoders: of TFDS, for features that are not to be read as it would.
 
     Raises UserError if the data set cannot be had or read by index, or has no such split or feature.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fields: dict[str, str], decoders: dict | None = None):
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fields: dict[str, str]):
         prepare(builder)
         for field, feature in fields.items():
             if feature not in builder.info.features:
                 raise UserError(f"data.{field} is {feature!r}, but {builder.info.full_name} has: {', '.join(builder.info.features)}.")
+        images = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
         try:
-            self._source = builder.as_data_source(split=split, decoders=decoders)
+            self._source = builder.as_data_source(split=split, decoders={name: tfds.decode.SkipDecoding() for name in images})
         except NotImplementedError as e:
             again = f"tfds build {builder.info.full_name.rsplit('/', 1)[0]} --file_format=array_record"
             raise UserError(f"{builder.info.full_name} is prepared as files without random access: make it again with `{again}`.") from e
