@@ -8,9 +8,11 @@ import dataclasses
 from research.core.config import look_up
 from research.core.errors import UserError
 from research.data import text
+from research.data.augment import Augmentation
 from research.data.corpus import Corpus
 from research.data.emoji import Emoji
 from research.data.fashion_mnist import FashionMnist
+from research.data.images import Images, ImageText, ImageViews, LabelledImages
 from research.data.mnist_5k import Mnist5k
 from research.data.movie_reviews import MovieReviews
 from research.data.packing import PackedText
@@ -47,6 +49,29 @@ def packed_text(config, corpus: Corpus, split: str, length: int, training: bool)
     return PackedText(store, length, corpus.vocabulary)
 
 
+def images_of(config, corpus: Corpus, split: str, training: bool, *fields: str) -> Images:
+    """The images of a split, of the size that the model takes, or the first of two towers; the records have `fields` too."""
+    group = config.model.first if config.model.name == "two_tower" else config.model
+    augmentation = from_fields(Augmentation, config.data) if training else None
+    records = corpus.records(split, "image_field", *fields)
+    return Images(records, config.data.image_field, group.image_size, group.channels, augmentation)
+
+
+def labelled_images(config, corpus: Corpus, split: str, length: int, training: bool):
+    return LabelledImages(images_of(config, corpus, split, training, "label_field"), config.data.label_field, corpus.labels)
+
+
+def image_views(config, corpus: Corpus, split: str, length: int, training: bool):
+    return ImageViews(images_of(config, corpus, split, True))
+
+
+def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
+    if corpus.tokenizer is None:
+        raise UserError(f"data.source=image_text gives text, of which objective.name={config.objective.name} knows nothing: choose clip or siglip.")
+    images = images_of(config, corpus, split, training, "text_field")
+    return ImageText(images, config.data.text_field, corpus.tokenizer, corpus.vocabulary, length)
+
+
 MODELS = {  # name -> function(a model group of the config) -> module
     "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
@@ -64,5 +89,8 @@ DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itse
 }
 SOURCES = {  # name -> function(config, corpus, split, length, training: whether augmentation applies) -> Examples
     "sentence_pairs": sentence_pairs,
+    "labelled_images": labelled_images,
+    "image_views": image_views,
+    "image_text": image_text,
     "packed_text": packed_text,
 }

@@ -37,7 +37,8 @@ class Corpus:
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The names of the labels that data.label_field holds, or a sequence of which it holds; None where they have none."""
-        feature = self.builder.info.features.get(self._config.data.label_field)
+        features, field = self.builder.info.features, self._config.data.label_field
+        feature = features[field] if field in features else None
         feature = getattr(feature, "feature", feature)  # of a sequence
         return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) and feature.names else None
 
