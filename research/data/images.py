@@ -88,7 +88,8 @@ class ImageText:
     `feature` holds (CLIP, arXiv 2103.00020, section 2.3)."""
 
     def __init__(self, images: Images, feature: str, tokenizer, vocabulary: Vocabulary, length: int):
-        self._images, self._feature, self._tokenizer, self._vocabulary, self._length = images, tokenizer, vocabulary, length
+        self._images, self._feature, self._length = images, feature, length
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self.manifest = images.manifest
 
     def __len__(self):
