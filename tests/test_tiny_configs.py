@@ -1,0 +1,57 @@
+"""Each tiny config trains as its docstring says, and reaches what it states."""
+
+import ast
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from configs.gpt import tiny as gpt_tiny
+from research import build
+from research.core import metrics
+from research.core.config import parse
+from tests.test_quickstart import command
+
+ROOT = pathlib.Path(__file__).parents[1]
+LESS_IS_BETTER = ("loss", "perplexity", "alignment", "uniformity", "error")
+
+
+def stated(path) -> dict[str, float]:
+    """{metric: figure} of the lines `    metric figure (what chance gives)` in a config's docstring."""
+    lines = re.findall(r"^    ([a-z]\w*) (-?[\d.]+) \(", ast.get_docstring(ast.parse(path.read_text())), re.MULTILINE)
+    return {name: float(figure) for name, figure in lines}
+
+
+TINY = {str(path.relative_to(ROOT)): figures for path in sorted((ROOT / "configs").rglob("*.py")) if (figures := stated(path))}
+
+
+def test_there_is_one_for_each_kind_of_objective():
+    objectives = "gpt vit contrastive bert"
+    assert {pathlib.Path(name).parent.name for name in TINY} == set(objectives.split())
+    assert len(TINY) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", TINY)
+def test_it_reaches_what_its_docstring_states(config, tmp_path):
+    command("research.train", f"--config={config}", f"--workdir={tmp_path}/run")
+    reached = [line for line in metrics.read_metrics(tmp_path / "run/metrics.jsonl") if "validation/loss" in line][-1]
+    for name, figure in TINY[config].items():
+        found = reached[f"validation/{name}"]
+        assert found <= figure if name.endswith(LESS_IS_BETTER) else found >= figure, f"{name} {found}, stated {figure}"
+
+
+@pytest.mark.slow
+def test_the_unigram_model_of_gpt_tiny_is_as_its_docstring_says(tmp_path):
+    _, config = parse(["test", "--config=configs/gpt/tiny.py"])
+    corpus = build.make_corpus(config, tmp_path)
+
+    def predicted(split):
+        for row in build.validation_examples(config, corpus, split):
+            segments = row["segments"]
+            yield row["tokens"][1:][(segments[1:] == segments[:-1]) & (segments[1:] > 0)]
+
+    counts = np.bincount(np.concatenate(list(predicted("train"))), minlength=config.model.vocab_size) + 1
+    nats = -np.log(counts / counts.sum())[np.concatenate(list(predicted("validation")))].mean()
+    assert nats == pytest.approx(float(re.search(r"unigram model of the training split ([\d.]+)", gpt_tiny.__doc__)[1]), abs=0.01)
