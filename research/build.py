@@ -187,8 +187,6 @@ def training_source(e: Experiment, corpus: Corpus) -> Source:
     """Shuffled and repeated examples of the training split, first of the short length where the config has one."""
     d = e.config.data
 
-    _check_classes(e.config, corpus)
-
     def source(length):
         examples = examples_of(e.config, corpus, d.train_split, length, training=True)
         order = grain.MapDataset.range(len(examples)).seed(e.config.seed).shuffle().repeat().random_map(examples.example)
@@ -207,13 +205,6 @@ def _check_batch(given: BatchSpec, wanted: BatchSpec):
         raise UserError(f"config.data.source gives ({describe(given)}), config.objective takes ({describe(wanted)}): choose two that match.")
 
 
-def _check_classes(config, corpus: Corpus):
-    """Where the objective tells classes apart, the data must have as many: a label beyond them would go unseen."""
-    counts = any(field.name == "classes" for field in dataclasses.fields(objective_class(config)))
-    if counts and corpus.labels is not None and len(corpus.labels) != config.objective.classes:
-        raise UserError(f"config.objective.classes is {config.objective.classes}, but {config.data.name} has {len(corpus.labels)}: set it to that.")
-
-
 def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The examples an evaluation sees: the same for every run, since their seed is 0."""
     examples = examples_of(config, corpus, split, config.data.length, training=False)
@@ -222,7 +213,6 @@ def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
 
 def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None) -> Callable:
     """params -> metrics on a split."""
-    _check_classes(e.config, corpus)
     size = e.config.data.eval_batch_size
     examples = validation_examples(e.config, corpus, split)
     rows = e.rows(size, "data.eval_batch_size")

@@ -36,6 +36,12 @@ def test_labelled_images_are_read_without_tensorflow(cache):
         assert darkest.argmax() == example["label"]  # the label is the colour
 
 
+def test_a_stored_image_is_the_bytes_of_its_file(cache):
+    c = config()
+    record = Corpus(c, tables.DATASETS, None, None).records("train", "image_field")[0]
+    assert record["image"].startswith(b"\x89PNG")
+
+
 def test_only_training_is_augmented(cache):
     changes = {"data__crop_area": 0.3, "data__flip": True}
     draw = lambda found, seed: found.example(0, np.random.default_rng(seed))["image"]
@@ -82,9 +88,10 @@ def test_images_have_their_texts(cache):
 def test_a_long_text_keeps_the_token_that_ends_it(cache):
     c = config()
     corpus = Corpus(c, tables.DATASETS, 64, None)
-    whole = images.text_inputs(corpus.tokenizer, corpus.vocabulary, "a red square " * 9, 64)["tokens"]
-    short = images.text_inputs(corpus.tokenizer, corpus.vocabulary, "a red square " * 9, 8)
-    assert short["mask"].all() and (short["tokens"][:7] == whole[:7]).all() and short["tokens"][7] == corpus.vocabulary.sep
+    pictures = tables.images_of(c, corpus, "train", False, "text_field")
+    whole, short = (images.ImageText(pictures, "text", corpus.tokenizer, corpus.vocabulary, length).example(0, None) for length in (16, 4))
+    assert whole["second/mask"].sum() == 5 and short["second/mask"].all()
+    assert (short["second/tokens"][:3] == whole["second/tokens"][:3]).all() and short["second/tokens"][3] == corpus.vocabulary.sep
 
 
 def test_texts_want_an_objective_of_text(cache):
@@ -143,10 +150,10 @@ def test_arrays_of_another_kind_are_refused():
 def test_as_many_classes_as_the_data_has(cache, monkeypatch):
     c = config(objective__name="tests.data.test_images:Counting", objective__classes=4)
     corpus = Corpus(c, tables.DATASETS, None, None)
-    with pytest.raises(UserError, match="objective.classes is 4, but tests.tiny_images:TinyImages has 3"):
-        build._check_classes(c, corpus)
-    build._check_classes(config(objective__name="tests.data.test_images:Counting", objective__classes=3), corpus)
-    build._check_classes(config(objective__classes=4), corpus)  # an objective without classes
+    with pytest.raises(UserError, match="TinyImages has 3 labels .red, green, blue.*classes is 4"):
+        build.check_classes(c, corpus)
+    build.check_classes(config(objective__name="tests.data.test_images:Counting", objective__classes=3), corpus)
+    build.check_classes(config(objective__classes=4), corpus)  # an objective without classes
 
 
 @build.dataclasses.dataclass(frozen=True)
