@@ -13,10 +13,13 @@ from research.data.corpus import Corpus
 from research.data.emoji import Emoji
 from research.data.fashion_mnist import FashionMnist
 from research.data.images import Images, ImageText, ImageViews, LabelledImages
+from research.data.labelled_text import Answers, LabelledText, TokenLabels
 from research.data.mnist_5k import Mnist5k
 from research.data.movie_reviews import MovieReviews
 from research.data.packing import PackedText
 from research.data.pairs import SentencePairs
+from research.data.text_inputs import WordAugmentation
+from research.data.text_views import TextTriples, TextViews
 from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
 from research.models.gpt import Gpt
@@ -40,13 +43,46 @@ def model(group):
 
 
 def sentence_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
-    store = text.token_store(corpus.documents(split), corpus.tokenizer)
-    return SentencePairs(store, length, corpus.vocabulary, config.data.short_rate)
+    tokenizer, vocabulary = corpus.text_tools()
+    return SentencePairs(text.token_store(corpus.documents(split), tokenizer), length, vocabulary, config.data.short_rate)
 
 
 def packed_text(config, corpus: Corpus, split: str, length: int, training: bool):
-    store = text.token_store(corpus.documents(split, whole=True), corpus.tokenizer)
-    return PackedText(store, length, corpus.vocabulary)
+    tokenizer, vocabulary = corpus.text_tools()
+    return PackedText(text.token_store(corpus.documents(split, whole=True), tokenizer), length, vocabulary)
+
+
+def word_augmentation(config, vocabulary, training: bool) -> WordAugmentation | None:
+    d = config.data
+    return WordAugmentation(vocabulary, d.crop_words, d.word_dropout) if training and (d.crop_words < 1 or d.word_dropout > 0) else None
+
+
+def labelled_text(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
+    texts = ("text_field",) if d.second_text_field is None else ("text_field", "second_text_field")
+    records, fields, augmentation = corpus.records(split, *texts, "label_field"), tuple(d[x] for x in texts), word_augmentation(config, vocabulary, training)
+    return LabelledText(records, fields, d.label_field, corpus.label_dtype, tokenizer, vocabulary, length, augmentation)
+
+
+def token_labels(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, records = config.data, corpus.records(split, "text_field", "label_field")
+    return TokenLabels(records, d.text_field, d.label_field, *corpus.text_tools(), length)
+
+
+def answers(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, records = config.data, corpus.records(split, "text_field", "second_text_field", "label_field")
+    return Answers(records, d.text_field, d.second_text_field, d.label_field, *corpus.text_tools(), length)
+
+
+def text_views(config, corpus: Corpus, split: str, length: int, training: bool):
+    tokenizer, vocabulary = corpus.text_tools()
+    store = text.token_store(corpus.documents(split), tokenizer)
+    return TextViews(store, length, vocabulary, word_augmentation(config, vocabulary, training))
+
+
+def text_triples(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, records = config.data, corpus.records(split, "text_field", "second_text_field", "label_field")
+    return TextTriples(records, (d.text_field, d.second_text_field, d.label_field), corpus.labels, *corpus.text_tools(), length)
 
 
 def images_of(config, corpus: Corpus, split: str, training: bool, *fields: str) -> Images:
@@ -66,10 +102,8 @@ def image_views(config, corpus: Corpus, split: str, length: int, training: bool)
 
 
 def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
-    if corpus.tokenizer is None:
-        raise UserError(f"data.source=image_text gives text, of which objective.name={config.objective.name} knows nothing: choose clip or siglip.")
     images = images_of(config, corpus, split, training, "text_field")
-    return ImageText(images, config.data.text_field, corpus.tokenizer, corpus.vocabulary, length)
+    return ImageText(images, config.data.text_field, *corpus.text_tools(), length)
 
 
 MODELS = {  # name -> function(a model group of the config) -> module
@@ -93,4 +127,9 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "image_views": image_views,
     "image_text": image_text,
     "packed_text": packed_text,
+    "labelled_text": labelled_text,
+    "token_labels": token_labels,
+    "answers": answers,
+    "text_views": text_views,
+    "text_triples": text_triples,
 }

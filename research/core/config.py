@@ -100,7 +100,8 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked
     0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
 SHARES = (
-    "objective.mask_rate model.dropout data.short_fraction data.short_rate optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2"
+    "objective.mask_rate model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words optimizer.ema_decay "
+    "optimizer.final_fraction optimizer.b1 optimizer.b2"
 )
 
 

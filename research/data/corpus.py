@@ -5,6 +5,7 @@ import functools
 import pathlib
 import re
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
@@ -41,6 +42,24 @@ class Corpus:
         feature = features[field] if field in features else None
         feature = getattr(feature, "feature", feature)  # of a sequence
         return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) and feature.names else None
+
+    @property
+    def label_dtype(self):
+        """int32 where data.label_field holds the numbers of classes, float32 where it holds a score. Raises UserError where it holds neither."""
+        field, features = self._config.data.label_field, self.builder.info.features
+        dtype = getattr(features.get(field), "np_dtype", None)
+        if field not in features or dtype is None or features[field].shape != () or not np.issubdtype(dtype, np.number):
+            raise UserError(f"data.label_field is {field!r}: choose a ClassLabel or a number of {self._config.data.name}, which has {', '.join(features)}.")
+        return np.float32 if np.issubdtype(dtype, np.floating) else np.int32
+
+    def text_tools(self):
+        """(tokenizer, vocabulary). Raises UserError if the objective wants none."""
+        if self.tokenizer is None:
+            raise UserError(
+                f"data.source={self._config.data.source} gives text, of which objective.name={self._config.objective.name} knows nothing: "
+                "choose a source and an objective that match."
+            )
+        return self.tokenizer, self.vocabulary
 
     def documents(self, split: str, whole: bool = False) -> text.Documents:
         """The texts of a split, as sentences or whole."""
