@@ -12,6 +12,7 @@ from research.core.types import Vocabulary
 from research.data.augment import Augmentation, fit
 from research.data.records import Records
 from research.data.text import as_text
+from research.data.text_inputs import text_inputs
 
 MODES = {1: "L", 3: "RGB"}  # channels of a model -> Pillow's mode
 
@@ -97,18 +98,8 @@ class ImageText:
 
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         record = self._images.records[i]
-        text = text_inputs(self._tokenizer, self._vocabulary, as_text(record[self._feature]), self._length)
+        text = text_inputs([as_text(record[self._feature])], self._tokenizer, self._vocabulary, self._length)
         return {"first/image": self._images.image(i, record, rng)} | {f"second/{name}": x for name, x in text.items()}
-
-
-def text_inputs(tokenizer, vocabulary: Vocabulary, text: str, length: int) -> dict[str, np.ndarray]:
-    """tokens, token_types and mask (length,) of one text, with the special tokens that the tokenizer puts around it; a longer one loses its end."""
-    ids = tokenizer.encode(text).ids
-    if len(ids) > length:
-        ids = ids[: length - 1] + ids[-1:] if ids[-1] == vocabulary.sep else ids[:length]
-    tokens = np.full(length, vocabulary.end if vocabulary.pad is None else vocabulary.pad, np.int32)
-    tokens[: len(ids)] = ids
-    return {"tokens": tokens, "token_types": np.zeros(length, np.int32), "mask": np.arange(length) < len(ids)}
 
 
 def read_image(path: str | pathlib.Path, size: int, channels: int) -> np.ndarray:

@@ -42,6 +42,16 @@ def test_a_stored_image_is_the_bytes_of_its_file(cache):
     assert record["image"].startswith(b"\x89PNG")
 
 
+def test_a_data_set_prepared_elsewhere_is_read_by_its_tfds_name(cache):
+    """As cifar10 or imagenet2012 is: only the folder it was prepared in is known here, and its images are files."""
+    ours = examples("labelled_images", training=False)
+    read = examples("labelled_images", training=False, data__name="tiny_images", data__dir=str(cache / "tfds"))
+    assert len(read) == len(ours) == 48 and read.manifest == ours.manifest
+    for i in range(48):
+        one, other = ours.example(i, None), read.example(i, None)
+        assert one["label"] == other["label"] and (one["image"] == other["image"]).all()
+
+
 def test_only_training_is_augmented(cache):
     changes = {"data__crop_area": 0.3, "data__flip": True}
     draw = lambda found, seed: found.example(0, np.random.default_rng(seed))["image"]
@@ -96,7 +106,7 @@ def test_a_long_text_keeps_the_token_that_ends_it(cache):
 
 def test_texts_want_an_objective_of_text(cache):
     with pytest.raises(UserError, match="data.source=image_text gives text"):
-        examples("image_text")
+        examples("image_text", data__source="image_text")
 
 
 def test_a_feature_that_is_not_there_is_named(cache):
