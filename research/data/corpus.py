@@ -47,8 +47,9 @@ class Corpus:
     def label_dtype(self):
         """int32 where data.label_field holds the numbers of classes, float32 where it holds a score. Raises UserError where it holds neither."""
         field, features = self._config.data.label_field, self.builder.info.features
-        dtype = getattr(features.get(field), "np_dtype", None)
-        if field not in features or dtype is None or features[field].shape != () or not np.issubdtype(dtype, np.number):
+        feature = features[field] if field in features else None
+        dtype = getattr(feature, "np_dtype", None)
+        if dtype is None or feature.shape != () or not np.issubdtype(dtype, np.number):
             raise UserError(f"data.label_field is {field!r}: choose a ClassLabel or a number of {self._config.data.name}, which has {', '.join(features)}.")
         return np.float32 if np.issubdtype(dtype, np.floating) else np.int32
 
