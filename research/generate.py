@@ -43,12 +43,13 @@ def main(argv):
     model = getattr(e.objective, "model", None)
     if not hasattr(model, "cache"):
         raise UserError(f"this run was trained for {config.objective.name}, which generates no text.")
-    ids = encode(prompts, tokenizer, model.config.max_length, values.max_tokens)
+    context = e.objective.length  # as trained: of positions past it the model knows nothing
+    ids = encode(prompts, tokenizer, context, values.max_tokens)
     _, params = build.trained_params(e, workdir, values.step)
     decoder = decode.Decoder(model, tokenizer.get_vocab_size(), e.objective.vocabulary.end)
     samples, size = (1, max(1, values.batch_size // values.beams)) if values.beams else (values.samples, values.batch_size)
     requests = [Request(prompt, of_prompt, sample) for prompt, of_prompt in zip(prompts, ids) for sample in range(samples)]
-    batches, speed = Batches(requests, size, values.max_tokens, model.config.max_length), Speed()
+    batches, speed = Batches(requests, size, values.max_tokens, context), Speed()
     streamed = len(requests) == 1 and not values.beams and not values.json
     if values.beams:
         results = search(decoder, params, batches, tokenizer, values, speed)
