@@ -14,6 +14,7 @@ INFERENCES = [
     ("The cat sat.", "The cat ran.", 2),
     ("The cat sat.", "An animal sat.", 0),
     ("Cats ran.", "Cats sat.", 2),
+    ("The cat sat.", "The cat moved.", 2),
     ("The cat sat.", "Unlabelled.", -1),
 ]
 CONTEXT = "The dogs sat on the mat.  The unaffable cats ran."
@@ -21,6 +22,7 @@ QUESTIONS = [
     ("Who ran?", CONTEXT, [("unaffable cats", 30), ("cats", 40)]),
     ("Who sat?", CONTEXT, [("dogs", 4)]),
     ("Who flew?", CONTEXT, []),
+    ("What ends it?", CONTEXT, [(".", 23)]),
     ("Who was wrong?", CONTEXT, [("dogs", 5)]),
 ]
 

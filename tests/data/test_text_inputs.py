@@ -69,6 +69,8 @@ def test_a_question_and_its_text(kind):
     assert short["mask"].all() and begins == inputs["token_types"].argmax() and len(spans) == len(found), f"the text is cut, not the {asked} tokens"
     long, begins, _ = text_inputs.question_inputs(context * 3, context, tokenizer, v, 21)
     assert begins == 10 + (kind == "wordpiece") and long["mask"].all()
+    long, begins, _ = text_inputs.question_inputs(context * 3, "a", tokenizer, v, 21)
+    assert begins == 19 and long["mask"].all(), "a short text leaves its room to the question"
 
 
 def words_of(ids):

@@ -31,7 +31,8 @@ def test_triples_of_entailment_and_contradiction(cache, tmp_path):
     tokenizers.train_byte_bpe(DOCUMENTS, 280).save(str(tmp_path / "tokenizer.json"))
     fields = {"text_field": "premise", "second_text_field": "hypothesis"}
     corpus, examples = made(tmp_path / "tokenizer.json", "Inferences", "text_triples", 64, **fields)
-    read = {tuple(shown(corpus, view(example, name)) for name in ("first", "second", "third")) for example in examples}
-    assert read == {("the cat sat.", "a cat was there.", "the cat ran."), ("the cat sat.", "an animal sat.", "the cat ran.")}
+    read = sorted(tuple(shown(corpus, view(example, name)) for name in ("first", "second", "third")) for example in examples)
+    assert [first for first, _, _ in read] == ["the cat sat."] * 2 and [second for _, second, _ in read] == ["a cat was there.", "an animal sat."]
+    assert {third for _, _, third in read} == {"the cat ran.", "the cat moved."}
     manifest = corpus.manifest["train/64"]
-    assert len(examples) == manifest["number_of_triples"] == 2 and manifest["number_of_pairs"] == 7
+    assert len(examples) == manifest["number_of_triples"] == 2 and manifest["number_of_pairs"] == 8
