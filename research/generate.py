@@ -35,14 +35,14 @@ from research.models import decode
 def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
-    if not build.has_vocabulary(config):
-        raise UserError(f"this run was trained for {config.objective.name}, which generates no text.")
+    if not getattr(build.objective_class(config), "generates", False):
+        raise UserError(f"this run was trained for {config.objective.name}, which generates no text: a run of causal_lm does.")
     sampling, prompts = check_flags(values), read_prompts(values)
     tokenizer = load_tokenizer(workdir / "tokenizer.json")
     e = build.experiment(config, vocabulary(tokenizer))
-    model = getattr(e.objective, "model", None)
+    model = e.objective.model
     if not hasattr(model, "cache"):
-        raise UserError(f"this run was trained for {config.objective.name}, which generates no text.")
+        raise UserError(f"config.model.name is {config.model.name!r}, which has no `cache` to decode with: see research/models/gpt.py.")
     context = e.objective.length  # as trained: of positions past it the model knows nothing
     ids = encode(prompts, tokenizer, context, values.max_tokens)
     _, params = build.trained_params(e, workdir, values.step)
@@ -68,9 +68,9 @@ def define(values):
     flags.DEFINE_multi_string("prompt", [], "What the text begins with; may be repeated.", flag_values=values)
     flags.DEFINE_string("file", None, "A file of prompts, one a line.", flag_values=values)
     number("max_tokens", 100, "How many tokens at most.", lower_bound=1, flag_values=values)
-    real("temperature", 1.0, "Divides the logits; 0: always the likeliest.", lower_bound=0.0, flag_values=values)
+    real("temperature", 1.0, "Divides the logits; 0: always the likeliest.", flag_values=values)
     number("top_k", None, "Draw among so many tokens.", lower_bound=1, flag_values=values)
-    real("top_p", None, "Draw among the fewest tokens that have this probability.", lower_bound=0.0, upper_bound=1.0, flag_values=values)
+    real("top_p", None, "Draw among the fewest tokens that have this probability.", flag_values=values)
     real("repetition_penalty", 1.0, "Over 1: what the text has already becomes less likely.", flag_values=values)
     number("beams", None, "Beam search with so many.", lower_bound=1, flag_values=values)
     real("length_penalty", 0.6, "Of beam search: 0 favours short texts, 1 long ones.", lower_bound=0.0, flag_values=values)
@@ -84,7 +84,11 @@ def define(values):
 
 def check_flags(values) -> decode.Sampling:
     """How tokens are drawn. Raises UserError for flags that contradict each other or have no meaning."""
-    if values.repetition_penalty <= 0:
+    if not values.temperature >= 0:  # which nan is not either
+        raise UserError(f"--temperature is {values.temperature}: it is at least 0, which takes the likeliest.")
+    if values.top_p is not None and not 0 < values.top_p <= 1:
+        raise UserError(f"--top_p is {values.top_p}: it is a probability over 0, 0.9 for instance.")
+    if not values.repetition_penalty > 0:
         raise UserError(f"--repetition_penalty is {values.repetition_penalty}: it is over 0; 1 is none, 1.2 is usual.")
     if "" in values.stop:
         raise UserError("--stop is empty: every text begins with that.")

@@ -30,6 +30,7 @@ class CausalLM:
     z_loss: float = 0.0
     label_smoothing: float = 0.0
     separable = True
+    generates = True  # text, by `model` and its cache: see research/generate.py
 
     @property
     def example_batch(self):
