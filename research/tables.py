@@ -12,7 +12,7 @@ from research.data.augment import Augmentation
 from research.data.corpus import Corpus
 from research.data.emoji import Emoji
 from research.data.fashion_mnist import FashionMnist
-from research.data.images import Images, ImageText, ImageViews, LabelledImages
+from research.data.images import Images, ImageText, ImageViews, LabelledImages, UnlabelledImages
 from research.data.labelled_text import Answers, LabelledText, TokenLabels
 from research.data.mnist_5k import Mnist5k
 from research.data.movie_reviews import MovieReviews
@@ -24,7 +24,9 @@ from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.transformer import TransformerConfig
+from research.models.vit import Vit, VitConfig
 from research.objectives.causal_lm import CausalLM
+from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
 
 
@@ -93,6 +95,10 @@ def images_of(config, corpus: Corpus, split: str, training: bool, *fields: str) 
     return Images(records, config.data.image_field, group.image_size, group.channels, augmentation)
 
 
+def images(config, corpus: Corpus, split: str, length: int, training: bool):
+    return UnlabelledImages(images_of(config, corpus, split, training))
+
+
 def labelled_images(config, corpus: Corpus, split: str, length: int, training: bool):
     return LabelledImages(images_of(config, corpus, split, training, "label_field"), config.data.label_field, corpus.labels)
 
@@ -109,10 +115,12 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
 MODELS = {  # name -> function(a model group of the config) -> module
     "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
+    "vit": lambda group: Vit(from_fields(VitConfig, group)),
 }
 OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
+    "masked_image": MaskedImage,
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
@@ -123,6 +131,7 @@ DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itse
 }
 SOURCES = {  # name -> function(config, corpus, split, length, training: whether augmentation applies) -> Examples
     "sentence_pairs": sentence_pairs,
+    "images": images,
     "labelled_images": labelled_images,
     "image_views": image_views,
     "image_text": image_text,

@@ -47,6 +47,19 @@ class Images:
         return to_array(self.augmentation(image, self._size, rng) if self.augmentation else fit(image, self._size))
 
 
+class UnlabelledImages:
+    """`image` (S, S, C) uint8."""
+
+    def __init__(self, images: Images):
+        self._images, self.manifest = images, images.manifest
+
+    def __len__(self):
+        return len(self._images)
+
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"image": self._images.image(i, self._images.records[i], rng)}
+
+
 class LabelledImages:
     """`image` (S, S, C) uint8 and `label` int32, which `feature` holds."""
 
