@@ -84,6 +84,11 @@ def test_all_text_is_used_but_lone_sentences(store):
     assert sum(end - begin for begin, end in spans) > 0.9 * (len(store.sentences) - 1)
 
 
+def test_pairs_want_tokens_between_them(store):
+    with pytest.raises(UserError, match=r"no \[CLS\], \[SEP\] token, which sentence_pairs needs"):
+        SentencePairs(store, LENGTH, V._replace(cls=None, sep=None), 0.1)
+
+
 def test_one_document_makes_no_pairs():
     with pytest.raises(UserError, match="fewer than two documents"):
         SentencePairs(make_store(1), LENGTH, V, 0.1)

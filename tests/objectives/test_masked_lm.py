@@ -7,6 +7,7 @@ import pytest
 
 from research import build
 from research.core import config as config_lib
+from research.core.errors import UserError
 from research.core.types import Vocabulary
 from research.models.bert import Bert
 from research.objectives.masked_lm import MaskedLM
@@ -158,6 +159,11 @@ def test_without_next_sentence_there_is_one_term(objective, params):
     alone = dataclasses.replace(objective, next_sentence=False)
     terms, metrics = alone.loss_fn(params, make_batch(), None)
     assert list(terms) == ["masked_lm_loss"] and list(metrics) == ["masked_accuracy"]
+
+
+def test_a_vocabulary_without_a_mask_is_refused(objective):
+    with pytest.raises(UserError, match=r"no \[MASK\] token, which masked_lm needs"):
+        dataclasses.replace(objective, vocabulary=V._replace(mask=None))
 
 
 @pytest.mark.parametrize("size, published", [("base", 109_482_240), ("large", 335_141_888)])
