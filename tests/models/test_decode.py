@@ -212,8 +212,8 @@ def beams_by_loop(full, prompt, width, limit, alpha):
     return sorted(ended, reverse=True)[:width]
 
 
-def search(decoder, params, width, alpha, slots=16, limit=LIMIT):
-    state = decode.prefill(decoder, slots, params, *decode.pad(BEAM_PROMPTS, 9))
+def search(decoder, params, width, alpha, slots=16, limit=LIMIT, prompts=BEAM_PROMPTS):
+    state = decode.prefill(decoder, slots, params, *decode.pad(prompts, 9))
     found = [np.asarray(x) for x in decode.beam_search(decoder, width, LIMIT, params, state, alpha, limit)]
     return [[(float(score), row[:length].tolist()) for row, length, score in zip(*of_row) if np.isfinite(score)] for of_row in zip(*found)]
 
@@ -239,6 +239,13 @@ def test_narrow_beams_are_those_of_a_loop(small):
         check(search(decoder, params, width, 0.6), expected)
         best = [every_text(full, prompt, LIMIT, 0.6)[:width] for prompt in BEAM_PROMPTS]
         assert width > 1 or expected != best  # one beam misses some
+
+
+def test_the_search_goes_on_while_a_longer_text_may_be_better(small):
+    """A great length penalty, under which texts that ended early are overtaken. Three times one prompt, so that no other keeps the search going."""
+    decoder, params, full = small
+    for prompt in itertools.product(range(BEAM_END), repeat=3):
+        check(search(decoder, params, 1, 6.0, prompts=[list(prompt)] * 3), [beams_by_loop(full, prompt, 1, LIMIT, 6.0)] * 3)
 
 
 def test_beams_stop_at_the_limit_and_at_the_end_of_the_cache_each_row_at_its_own(small):
