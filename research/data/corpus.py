@@ -50,7 +50,9 @@ class Corpus:
         feature = features[field] if field in features else None
         dtype = getattr(feature, "np_dtype", None)
         if dtype is None or feature.shape != () or not np.issubdtype(dtype, np.number):
-            raise UserError(f"data.label_field is {field!r}: choose a ClassLabel or a number of {self._config.data.name}, which has {', '.join(features)}.")
+            raise UserError(
+                f"data.label_field is {field!r}: choose a ClassLabel or a number of {self._config.data.name}, which has {', '.join(features)}."
+            )
         return np.float32 if np.issubdtype(dtype, np.floating) else np.int32
 
     def text_tools(self):
@@ -71,7 +73,8 @@ class Corpus:
         """The examples of a split, which have the features that these fields of config.data name. Raises UserError for one that is not set."""
         d = self._config.data
         if unset := [f"data.{field}" for field in fields if d[field] is None]:
-            raise UserError(f"data.source={d.source} wants {', '.join(unset)}: set it to a feature of {d.name}: {', '.join(self.builder.info.features)}.")
+            features = ", ".join(self.builder.info.features)
+            raise UserError(f"data.source={d.source} wants {', '.join(unset)}: set it to a feature of {d.name}: {features}.")
         return Records(self.builder, split, {field: d[field] for field in fields})
 
     def _trained_tokenizer(self, size: int) -> pathlib.Path:

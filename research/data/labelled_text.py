@@ -103,7 +103,9 @@ class Answers:
     text where it is said to be.
     """
 
-    def __init__(self, records: Records, question: str, context: str, answers: str, tokenizer: tokenizers.Tokenizer, vocabulary: Vocabulary, length: int):
+    def __init__(
+        self, records: Records, question: str, context: str, answers: str, tokenizer: tokenizers.Tokenizer, vocabulary: Vocabulary, length: int
+    ):
         self._records, self._question, self._context, self._answers = records, question, context, answers
         self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
         self._indices = usable(records, self._consistent)

@@ -46,7 +46,8 @@ class TextTriples:
         self._records, (self._premise, self._hypothesis, label) = records, fields
         self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
         if not {"entailment", "contradiction"} <= set(labels or ()):
-            raise UserError(f"data.source=text_triples wants pairs labelled entailment and contradiction; {records.name} has {', '.join(labels or ('none',))}.")
+            found = ", ".join(labels or ("none",))
+            raise UserError(f"data.source=text_triples wants pairs labelled entailment and contradiction; {records.name} has {found}.")
         wanted, found = {labels.index("entailment"): 0, labels.index("contradiction"): 1}, {}
         for i in range(len(records)):
             record = records[i]

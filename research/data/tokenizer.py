@@ -48,7 +48,8 @@ TRAINERS = {"wordpiece": train_wordpiece, "byte_bpe": train_byte_bpe}
 
 
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's uncased WordPiece; or from a vocab.json, taken as GPT-2's BPE with the merges.txt beside it."""
+    """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's uncased WordPiece; or from a vocab.json, taken as GPT-2's BPE with
+    the merges.txt beside it."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"there is no tokenizer at {path}: give the path of a tokenizer.json, a vocab.txt, or a vocab.json with its merges.txt.")
