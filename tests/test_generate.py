@@ -133,9 +133,6 @@ def test_beams_print_the_best_texts(run):
     first, second = results(run, *arguments)
     assert first["score"] > second["score"] and first["text"] != second["text"] and (first["sample"], second["sample"]) == (0, 1)
     assert call(run, *arguments)[0] == f"Da db{first['text']}\n---\nDa db{second['text']}\n"
-    greedy = results(run, "--prompt=Da db", "--max_tokens=4", "--temperature=0")[0]
-    one = results(run, "--prompt=Da db", "--max_tokens=4", "--beams=1")[0]
-    assert one["text"] == greedy["text"]
 
 
 def test_bad_input_is_one_line(run, tmp_path):
@@ -156,7 +153,7 @@ def test_bad_input_is_one_line(run, tmp_path):
     assert "all 2 samples would be the same" in error(run, prompt, "--temperature=0", "--samples=2")
     assert "leave out --top_k" in error(run, prompt, "--beams=2", "--top_k=3")
     assert "raise --beams" in error(run, prompt, "--beams=2", "--samples=3")
-    assert "there is no step 7" in error(run, prompt, "--step=7") or "7" in error(run, prompt, "--step=7")
+    assert "no finished checkpoint at step 7" in error(run, prompt, "--step=7")
 
 
 def test_a_run_that_is_no_language_model_is_refused(run, tmp_path):
