@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import base
 from research import tables
 from research.models.transformer import TransformerConfig
+from research.models.vit import VitConfig
 
 
 def get_config(steps="6"):
@@ -33,3 +34,8 @@ def transformer_config(cls=TransformerConfig, **changes):
     m.update(vocab_size=11, max_length=9, width=12, layers=3, heads=3, mlp_width=20, dropout=0.0, initializer_stddev=0.3, dtype="float32")
     m.update(**changes)
     return tables.from_fields(cls, FrozenConfigDict(m))
+
+
+def vit_config(**changes) -> VitConfig:
+    """The same for grey images of 8 pixels in 16 patches."""
+    return transformer_config(VitConfig, **(dict(norm="pre", image_size=8, channels=1, patch_size=2, class_token=True) | changes))
