@@ -232,7 +232,8 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
     fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
     if e.config.init["from"] is None:
         return fresh
-    loaded = beginning(e.config).restore_params(e.shapes.params, e.shardings.params, allow_new=e.config.init.allow_new)
+    adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
+    loaded = beginning(e.config).restore_params(e.shapes.params, e.shardings.params, allow_new=e.config.init.allow_new, adapter=adapter)
     params = jax.tree.map(lambda new, old: new if old is None else old, fresh.params, loaded)
     return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
 

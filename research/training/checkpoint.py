@@ -3,7 +3,8 @@
 Where the parameters of a run come from, in this order:
   1. A finished checkpoint in the run directory always wins; a run goes on from the latest.
   2. `init.from`: the parameters of another run, with a strict match of names, shapes and dtypes. Only those whose path
-     matches `init.allow_new` may be missing there (they start from scratch) or differ in shape (likewise).
+     matches `init.allow_new` may be missing there (they start from scratch) or differ in shape (likewise), and those that the
+     model knows how to adapt to its own shape.
   3. From scratch.
 Nothing is ever loaded partially in silence.
 """
@@ -83,31 +84,49 @@ class Checkpoints:
             found = self._manager.restore(step, args=ocp.args.Composite(source=ocp.args.JsonRestore(), **arrays))
         return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
 
-    def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None):
+    def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None, adapter=lambda name, shape: None):
         """The parameters to use for anything but training on: their moving average where the run kept one.
 
         Args:
           shapes, shardings: trees of what is wanted and where.
           step: which checkpoint; None for the latest.
           allow_new: a pattern of paths; where it matches, a parameter missing or of another shape comes back as None.
+          adapter: (path, stored shape) -> the function that makes a stored array of another shape fit, or None.
         Raises:
           UserError: no such checkpoint, or names, shapes or dtypes that differ.
         """
         step = self.find(step)
         item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
-        new = self._check_stored(step, item, shapes, "What may differ, config.init.allow_new names by pattern", allow_new)
-        wanted = _without(_abstract(shapes, shardings), new)
+        adapt, there = self._adapted(step, item, shapes, adapter)
+        new = self._check_stored(step, item, there, "What may differ, config.init.allow_new names by pattern", allow_new)
+        wanted = _without(_abstract(there, shardings), new)
         how = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
         with self._readable(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             found = reader.restore(self.directory / str(step) / item, args=how)
         found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+        found |= {name: jax.jit(function, out_shardings=found[name].sharding)(found[name]) for name, function in adapt.items() if name not in new}
         return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path)), shapes)
+
+    def _adapted(self, step: int, item: str, shapes, adapter):
+        """({path: function} of the parameters that the adapter makes fit, `shapes` with those as they are stored)."""
+        stored = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(self._stored(step, item))}
+        wanted = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+        differ = [name for name in wanted.keys() & stored.keys() if stored[name] != wanted[name]]
+        adapt = {name: function for name in differ if (function := adapter(name, stored[name]))}
+
+        def there(path, x):
+            return jax.ShapeDtypeStruct(stored[path_name(path)], x.dtype) if path_name(path) in adapt else x
+
+        return adapt, jax.tree_util.tree_map_with_path(there, shapes)
+
+    def _stored(self, step: int, item: str):
+        """The tree of what is stored, as metadata."""
+        with self._readable(step):
+            return ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
 
     def _check_stored(self, step: int, item: str, shapes, advice: str, allow_new: str | None = None) -> set[str]:
         """The paths that `allow_new` lets start from scratch. Raises UserError, ending in `advice`, for every other difference."""
-        with self._readable(step):
-            stored = ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
-        new, wrong = _differences(shapes, stored, allow_new)
+        new, wrong = _differences(shapes, self._stored(step, item), allow_new)
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise UserError(f"{self.directory / str(step) / item} does not fit: {'; '.join(wrong[:3])}{more}. {advice}.")

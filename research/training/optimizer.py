@@ -99,11 +99,21 @@ def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.G
 
     labels = jax.tree.map(label, logical_axes, is_leaf=lambda x: isinstance(x, tuple))
 
+    def of_depth(tree, depth):
+        return jax.tree.map(lambda x: x if x.shape[0] == depth else optax.MaskedNode(), tree)
+
+    def depths(tree):  # an encoder and its decoder, say: what has 12 layers is not mapped together with what has 8
+        return sorted({x.shape[0] for x in jax.tree.leaves(tree)})
+
     def init(params):
-        return jax.vmap(optimizer.init)(params) if jax.tree.leaves(params) else optax.EmptyState()
+        return {str(depth): jax.vmap(optimizer.init)(of_depth(params, depth)) for depth in depths(params)}
 
     def update(updates, state, params):
-        return jax.vmap(optimizer.update)(updates, state, params) if jax.tree.leaves(updates) else (updates, state)
+        new, missing = {}, lambda x: isinstance(x, optax.MaskedNode)
+        for depth in depths(updates):
+            own, new[str(depth)] = jax.vmap(optimizer.update)(of_depth(updates, depth), state[str(depth)], of_depth(params, depth))
+            updates = jax.tree.map(lambda old, x: old if missing(x) else x, updates, own, is_leaf=missing)
+        return updates, new
 
     return optax.partition({"stacked": optax.GradientTransformation(init, update), "single": optimizer}, labels)
 

@@ -61,6 +61,15 @@ def test_a_stacked_layer_is_updated_as_it_would_be_alone(name):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6), one(stacked), alone)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_stacks_of_different_depths_are_updated_apart(name):
+    both = lambda tree: {"encoder": tree["blocks"], "decoder": jax.tree.map(lambda x: x[:2], tree["blocks"])}
+    axes = {"encoder": AXES["blocks"], "decoder": AXES["blocks"]}
+    found = updates(make_optimizer(config(name=name), optax.constant_schedule(0.1), axes), both(GRADS), 2, both(PARAMS))
+    alone = updates(make_optimizer(config(name=name), optax.constant_schedule(0.1), AXES), steps=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6), found, both(alone))
+
+
 def test_lamb_without_the_split_would_mix_layers():
     mixed = updates(optax.lamb(0.1, weight_decay=0.0))
     split = updates(each_layer(optax.lamb(0.1, weight_decay=0.0), AXES))
