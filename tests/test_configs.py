@@ -23,6 +23,12 @@ PUBLISHED = {
     "gpt/large.py": 774,
     "gpt/xl.py": 1558,
     "gpt/modern.py": 134.5,
+    "vit/s16.py": 22.0,
+    "vit/b16.py": 86.6,
+    "vit/b16.py:Ti/16": 5.7,
+    "vit/b16.py:H/14": 632,
+    "vit/b16.py:So400m/14": 429,  # 428 and the head
+    "vit/l16.py": 304.3,
 } | {
     f"gpt/gpt3.py:{size}": millions
     for size, millions in (

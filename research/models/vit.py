@@ -1,4 +1,4 @@
-"""ViT: the Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), and the options that came of it: sin-cos positions, no class token, attention pooling.
+"""ViT: the Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), with what came of it: sin-cos positions, no class token, attention pooling.
 
 As in transformer.py, with N patches of P x P pixels and C channels; T is N, and one more with a class token, which comes first.
 """
@@ -66,7 +66,7 @@ class Vit(nn.Module):
 
     `inputs`: image (B, image_size, image_size, C) uint8.
     `encode`: inputs -> hidden_BTD.
-    `encode_visible`: inputs, index_BK int32 -> hidden (B, K, D), and one more with a class token, of these K patches alone (arXiv 2111.06377, section 3).
+    `encode_visible`: inputs, index_BK int32 -> hidden (B, K, D), one more with a class token, of these K patches alone (arXiv 2111.06377, section 3).
     `embed`: inputs -> pooled_BD: the class token (first), the mean of the patches, or what a learned query attends to.
     """
 
@@ -129,7 +129,10 @@ class Vit(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Multi-head attention pooling (arXiv 2106.04560, section 3.2, with the MLP of its code): one learned query sees all tokens. hidden_BTD -> pooled_BD."""
+    """Multi-head attention pooling (arXiv 2106.04560, section 3.2, with the MLP of its code): one learned query sees all tokens.
+
+    hidden_BTD -> pooled_BD.
+    """
 
     config: VitConfig
 
@@ -166,7 +169,7 @@ def with_first(token_D, x_BND):
 
 
 def sincos(grid: int, width: int, class_token: bool):
-    """Fixed positions of a grid of patches, float32 (T, D): sines and cosines of x in D / 2 dimensions, of y in the others (MoCo v3, arXiv 2104.02057).
+    """Fixed positions of a grid of patches, float32 (T, D): sines and cosines of x in D / 2 dimensions, of y in the others (arXiv 2104.02057).
 
     A class token, first, has zeros.
     """

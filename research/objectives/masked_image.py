@@ -37,7 +37,7 @@ class MaskedImage:
         if not hasattr(self.model, "encode_visible"):
             raise UserError("objective.name=masked_image encodes some patches of an image alone, which this model cannot: choose model.name=vit.")
         if self.model.config.pool == "attention":
-            raise UserError("objective.name=masked_image trains no attention pooling: choose model.pool mean or first, and attention when fine-tuning.")
+            raise UserError("objective.name=masked_image trains no attention pooling: choose model.pool mean or first.")
         if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
             raise UserError(f"objective.decoder_width {self.decoder_width} must divide by 4 and by objective.decoder_heads, {self.decoder_heads}.")
         if not 0 < self.visible < self.model.config.patches:

@@ -112,7 +112,8 @@ def attention_pool(p, x_BTD):
     out = np.zeros((2, 12))
     for b, x_TD in enumerate(x_BTD):
         for h in range(3):
-            query, key, value = (part @ p[name]["kernel"][:, h] + p[name]["bias"][h] for name, part in (("query", p["query_token"]), ("key", x_TD), ("value", x_TD)))
+            project = lambda name, x: x @ p[name]["kernel"][:, h] + p[name]["bias"][h]
+            query, key, value = project("query", p["query_token"]), project("key", x_TD), project("value", x_TD)
             weights = np.exp(key @ query / 2)
             out[b] += weights / weights.sum() @ value @ p["out"]["kernel"][h]
     x = out + p["out"]["bias"]
