@@ -1,7 +1,7 @@
 r"""A masked autoencoder over ViT-B/16 on ImageNet-1k (He et al., arXiv 2111.06377), and then the fine-tuning of it.
 
-Pretraining: 1,600 epochs in batches of 4,096 with 75 % of the patches hidden, as in appendix A.1. Fine-tuning: 100 epochs with layer-wise decay of the
-learning rate, RandAugment, mixup, CutMix and stochastic depth (table 9, without its random erasing), after which the paper's B/16 reached 83.6 %
+Pretraining: 1,600 epochs in batches of 4,096 with 75 % of the patches hidden, as in appendix A.1. Fine-tuning: 100 epochs with layer-wise decay of
+the learning rate, RandAugment, mixup, CutMix and stochastic depth (table 9, without its random erasing), after which the paper's B/16 reached 83.6 %
 top-1 (table 3). For a v5e-64 or the like; nobody has trained these here. ImageNet must be fetched by hand: TFDS says how.
 
     python -m research.train --config=configs/vit/mae_b16.py --workdir=runs/mae_b16
