@@ -40,7 +40,7 @@ class Points:
 
     manifest = {"made_from": "nothing"}
 
-    def __init__(self, config, corpus, split, length):
+    def __init__(self, config, corpus, split, length, training):
         self._seed = split == "train"
 
     def __len__(self):
