@@ -70,6 +70,7 @@ def get_config():
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
     c.objective.temperature = 0.1  # nt_xent, simcse: of the similarities
     c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses
+    c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
     c.objective.decoder_width = 512  # masked_image: D of the decoder
     c.objective.decoder_layers = 8  # masked_image: L of the decoder
     c.objective.decoder_heads = 16  # masked_image: H of the decoder
@@ -85,7 +86,7 @@ def get_config():
     c.data.language = "en"  # by whose rules sentences end
     c.data.train_split = "train"  # any TFDS split, "train[:99%]" too
     c.data.validation_split = "validation"  # likewise
-    c.data.tokenizer = placeholder(str)  # path of a tokenizer.json or vocab.txt; absent: trained on the training split
+    c.data.tokenizer = placeholder(str)  # path of a tokenizer.json, vocab.txt or vocab.json; absent: trained on the training split
     c.data.tokenizer_type = "wordpiece"  # what is trained: wordpiece (BERT's, uncased) or byte_bpe (GPT-2's)
     c.data.batch_size = 256  # examples in a step, over all devices
     c.data.eval_batch_size = 256  # examples in a batch of an evaluation
@@ -119,7 +120,7 @@ def get_config():
     c.optimizer.no_decay = r"(bias|scale)$"  # parameters whose path matches are not decayed
     c.optimizer.frozen = placeholder(str)  # parameters whose path matches are not trained
     c.optimizer.layer_decay = placeholder(float)  # learning rate of a layer, over that of the layer above it
-    c.optimizer.below_layers = r"^(word|position|token_type|norm|patch|class_token)\b"  # parameters that count as under the first layer there
+    c.optimizer.below_layers = r"^((base|lora|first|second)/)*(word|position|token_type|norm|patch|class_token)\b"  # what is under the first layer
     c.optimizer.clip_norm = placeholder(float)  # of the global gradient; absent: no clipping
     c.optimizer.accumulate = 1  # microbatches in a step
     c.optimizer.ema_decay = placeholder(float)  # of the moving average of the parameters, which evaluation then uses
@@ -140,6 +141,7 @@ def get_config():
     c.lora.rank = placeholder(int)  # of the low-rank updates (arXiv 2106.09685), which alone are trained; absent: none
     c.lora.alpha = 16.0  # updates are scaled by alpha / rank
     c.lora.pattern = r"attention/(query|value)/kernel$"  # the parameters that have one
+    c.lora.trained = placeholder(str)  # parameters trained whole beside them: "^head/" for a new head
 
     c.probe = ConfigDict()
     c.probe.evaluators = ()  # what else an evaluation measures, of frozen embeddings: rows of EVALUATORS (knn, linear)

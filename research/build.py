@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import jax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from research import tables
@@ -20,6 +21,8 @@ from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
 from research.data import sources
 from research.data.corpus import Corpus
+from research.models import lora
+from research.objectives.adapted import Adapted
 from research.tables import DATASETS, OBJECTIVES, SOURCES, from_fields
 from research.training import evaluate, optimizer, state, step
 from research.training.checkpoint import Checkpoints
@@ -71,7 +74,8 @@ class Experiment:
     config: Any
     mesh: jax.sharding.Mesh
     rules: tuple
-    objective: Objective
+    objective: Objective  # the one that the config names
+    trained: Objective  # the same, or low-rank updates of its parameters
     init: Callable[[], state.TrainState]
     shapes: state.TrainState
     shardings: state.TrainState
@@ -83,6 +87,14 @@ class Experiment:
         """Within, activations are held to the shardings that the rules name."""
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(self.rules):
             yield
+
+    def own(self, params):
+        """Of a tree over all parameters, what is the objective's own."""
+        return params["base"] if isinstance(self.trained, Adapted) else params
+
+    def merged(self, params):
+        """The parameters as the objective takes them: low-rank updates, where there are any, are added in."""
+        return jax.jit(self.trained.merge, out_shardings=self.own(self.shardings.params))(params) if isinstance(self.trained, Adapted) else params
 
     def rows(self, batch_size: int, what: str) -> list[int]:
         return sharding.process_rows(sharding.batch_sharding(self.mesh, self.rules, batch_size, what), batch_size)
@@ -100,7 +112,7 @@ class Experiment:
                 spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
                 loss = lambda params, batch: self.objective.loss_fn(params, batch, jax.random.key(0))
                 units = batch["tokens"].size if "tokens" in batch else len(batch["valid"])
-                known[shape] = units, 3 * flops.count_flops(loss, self.shapes.params, spec)
+                known[shape] = units, 3 * flops.count_flops(loss, self.own(self.shapes.params), spec)
             return known[shape]
 
         return of
@@ -122,24 +134,28 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
     sharding.batch_sharding(mesh, rules, c.data.eval_batch_size, "data.eval_batch_size")
     what = objective(c, vocabulary)
-    sharding.check_names(c.mesh.extra_rules, what.logical_axes)
+    trained = what if c.lora.rank is None else Adapted(what, **c.lora.to_dict())
+    axes = trained.logical_axes
+    sharding.check_names(c.mesh.extra_rules, axes)
     _check_accumulation(what, c.optimizer.accumulate, c.data.batch_size, sharding.shards(batch, 0))
     o = c.optimizer
     rate = optimizer.make_schedule(o.schedule, o.learning_rate, c.run.steps, o.warmup_steps, o.decay_steps, o.final_fraction)
-    transform = optimizer.make_optimizer(o, rate, what.logical_axes)
-    init = state.initial_state(what, transform, c.seed, o.ema_decay is not None)
+    frozen = optimizer.frozen_names(axes, o.frozen, getattr(trained, "frozen", frozenset()))
+    transform = optimizer.make_optimizer(o, rate, state.split(axes, frozen)[0])
+    init = state.initial_state(trained, transform, c.seed, o.ema_decay is not None, frozen)
     shapes = jax.eval_shape(init)
-    shardings = state.state_shardings(shapes, what.logical_axes, mesh, rules)
+    shardings = state.state_shardings(shapes, axes, mesh, rules)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     train_step = jax.jit(
-        step.make_train_step(what.loss_fn, transform, rate, c.seed, o.accumulate, o.ema_decay),
+        step.make_train_step(trained.loss_fn, transform, rate, c.seed, o.accumulate, o.ema_decay, frozen),
         in_shardings=(shardings, batch),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
-    eval_step = jax.jit(step.make_eval_step(what.loss_fn), in_shardings=(shardings.params, batch), out_shardings=whole)
-    _check_best_metric(c.run.best_metric, jax.eval_shape(step.make_eval_step(what.loss_fn), shapes.params, what.example_batch))
-    return Experiment(c, mesh, rules, what, init, shapes, shardings, train_step, eval_step)
+    measure = step.make_eval_step(what.loss_fn)
+    e = Experiment(c, mesh, rules, what, trained, init, shapes, shardings, train_step, jax.jit(measure, out_shardings=whole))
+    _check_best_metric(c.run.best_metric, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
+    return e
 
 
 def _check_best_metric(name: str, means):
@@ -232,10 +248,25 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
     fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
     if e.config.init["from"] is None:
         return fresh
-    adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
-    loaded = beginning(e.config).restore_params(e.shapes.params, e.shardings.params, allow_new=e.config.init.allow_new, adapter=adapter)
-    params = jax.tree.map(lambda new, old: new if old is None else old, fresh.params, loaded)
+    params = jax.tree.map(lambda new, old: new if old is None else old, e.own(fresh.params), pretrained(e))
+    params = params if e.trained is e.objective else fresh.params | {"base": params}
     return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
+
+
+def pretrained(e: Experiment):
+    """The objective's parameters in the run that `init.from` names, its low-rank updates merged; None for one that `init.allow_new` lets be new."""
+    there, shapes, shardings = beginning(e.config), e.own(e.shapes.params), e.own(e.shardings.params)
+    adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
+    how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
+    stored = there.stored_params()
+    if stored.keys() != {"base", "lora"}:
+        return there.restore_params(shapes, shardings, **how)
+    base = there.restore_params(shapes, shardings, under="base", **how)
+    whole = jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
+    pairs = there.restore_params(stored["lora"], jax.tree.map(lambda _: whole, stored["lora"]), under="lora")
+    without = {name for name in flatten_dict(pairs, sep="/") if flatten_dict(base, sep="/").get(name.rpartition("/")[0]) is None}
+    alpha = config_lib.read(there.directory.parent / "config.json", ConfigDict(e.config)).lora.alpha
+    return jax.jit(lora.merge, static_argnums=2, donate_argnums=0)(base, state.split(pairs, without)[0], alpha)
 
 
 def beginning(config) -> Checkpoints:
@@ -260,4 +291,4 @@ def trained_params(e: Experiment, workdir: pathlib.Path, at_step: int | None = N
     """(step, parameters) of a run: its latest checkpoint, or the one asked for; the moving average where it kept one."""
     checkpoints = Checkpoints(workdir, read_only=True)
     found = checkpoints.find(at_step)
-    return found, checkpoints.restore_params(e.shapes.params, e.shardings.params, found)
+    return found, e.merged(checkpoints.restore_params(e.shapes.params, e.shardings.params, found))

@@ -47,7 +47,7 @@ def main(argv):
             source,
             e.train_step,
             lambda batch: e.place(batch, config.data.batch_size),
-            lambda state: evaluate(state.params if state.ema is None else state.ema),
+            lambda state: evaluate(e.merged(state.params if state.ema is None else state.ema)),
             loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every),
             checkpoints,
             writer,

@@ -95,13 +95,13 @@ def _explained(error: Exception, argv) -> Exception:
 
 AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
-    "model.heads model.layers model.width model.mlp_width model.token_types model.max_length",
+    "model.heads model.layers model.width model.mlp_width model.token_types model.max_length lora.rank",
     8: "data.length data.short_length model.vocab_size",
     0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
 SHARES = (
     "objective.mask_rate model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words optimizer.ema_decay "
-    "optimizer.final_fraction optimizer.b1 optimizer.b2"
+    "optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
 )
 
 
@@ -117,7 +117,7 @@ def check_fields(c):
             raise UserError(f"config.{name} is {values[name]}: it must lie between 0 and 1.")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
-    for name in ("optimizer.no_decay", "init.allow_new"):
+    for name in ("optimizer.no_decay", "optimizer.frozen", "optimizer.below_layers", "init.allow_new", "lora.pattern", "lora.trained"):
         try:
             re.compile(values[name] or "")
         except re.error as e:

@@ -1,7 +1,7 @@
 """Which array dimension lies on which mesh axis.
 
 Parameters and activations name their dimensions by logical axes (batch, sequence, embed, heads, head_dim, mlp, vocab,
-layers). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
+layers, rank). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
 The first rule whose mesh axes are still free wins, so `embed` is split over `fsdp` in a parameter and, where `batch` has taken
 `fsdp` already, whole in an activation.
 """
@@ -16,7 +16,7 @@ from research.core.errors import UserError
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 _BATCH = (("batch", ("data", "fsdp")), ("sequence", "context"))
-_WHOLE = tuple((axis, None) for axis in ("embed", "heads", "head_dim", "mlp", "vocab", "layers"))
+_WHOLE = tuple((axis, None) for axis in ("embed", "heads", "head_dim", "mlp", "vocab", "layers", "rank"))
 _FSDP = (("embed", "fsdp"),)
 _TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"))
 
@@ -155,3 +155,13 @@ def place_batch(batch, sharding: NamedSharding, batch_size: int):
 def path_name(path) -> str:
     """A key path of a tree as names with slashes between: encoder/blocks/mlp/up/kernel."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def kernel_inputs(axes) -> int | None:
+    """How many dimensions of a kernel are inputs, the others being outputs; None for what is no kernel. `axes` are one layer's, without `layers`.
+
+    (embed, heads, head_dim) has one, (heads, head_dim, embed) two.
+    """
+    if "embed" not in axes or "rank" in axes or len(axes) < 2:
+        return None
+    return 1 if axes[0] == "embed" else len(axes) - 1

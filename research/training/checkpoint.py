@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from research.core.errors import UserError
 from research.core.sharding import path_name
-from research.training.state import TrainState
+from research.training.state import TrainState, split
 
 
 class Checkpoints:
@@ -78,13 +78,13 @@ class Checkpoints:
         step = self.find()
         wanted = _items(_abstract(shapes, shardings))
         for item, tree in wanted.items():
-            self._check_stored(step, item, tree, "Other code made this run: go back to its commit (provenance.json), or choose another --workdir")
+            self._check_stored(step, item, self._stored(step, item), tree, "Other code made this run: go back to its commit (provenance.json), or choose another --workdir")
         arrays = {item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
         with self._readable(step):
             found = self._manager.restore(step, args=ocp.args.Composite(source=ocp.args.JsonRestore(), **arrays))
         return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
 
-    def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None, adapter=lambda name, shape: None):
+    def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None, adapter=lambda *_: None, under: str = ""):
         """The parameters to use for anything but training on: their moving average where the run kept one.
 
         Args:
@@ -92,41 +92,40 @@ class Checkpoints:
           step: which checkpoint; None for the latest.
           allow_new: a pattern of paths; where it matches, a parameter missing or of another shape comes back as None.
           adapter: (path, stored shape) -> the function that makes a stored array of another shape fit, or None.
+          under: the entry of what is stored that is wanted; "" for all of it.
         Raises:
-          UserError: no such checkpoint, or names, shapes or dtypes that differ.
+          UserError: no such checkpoint, names, shapes or dtypes that differ, or an `allow_new` that matches nothing.
         """
         step = self.find(step)
-        item = "ema" if (self.directory / str(step) / "ema").exists() else "params"
-        adapt, there = self._adapted(step, item, shapes, adapter)
-        new = self._check_stored(step, item, there, "What may differ, config.init.allow_new names by pattern", allow_new)
-        wanted = _without(_abstract(there, shardings), new)
+        item, stored = self._params_item(step), self.stored_params(step, under)
+        adapt, there = _adapted(stored, shapes, adapter)
+        new = self._check_stored(step, item, stored, there, "What may differ, config.init.allow_new names by pattern", allow_new)
+        wanted, _ = split(_abstract(there, shardings), new)
+        wanted = {under: wanted} if under else wanted
         how = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
         with self._readable(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             found = reader.restore(self.directory / str(step) / item, args=how)
-        found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+        found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found[under] if under else found)}
         found |= {name: jax.jit(function, out_shardings=found[name].sharding)(found[name]) for name, function in adapt.items() if name not in new}
         return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path)), shapes)
 
-    def _adapted(self, step: int, item: str, shapes, adapter):
-        """({path: function} of the parameters that the adapter makes fit, `shapes` with those as they are stored)."""
-        stored = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(self._stored(step, item))}
-        wanted = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
-        differ = [name for name in wanted.keys() & stored.keys() if stored[name] != wanted[name]]
-        adapt = {name: function for name in differ if (function := adapter(name, stored[name]))}
+    def stored_params(self, step: int | None = None, under: str = ""):
+        """The tree of shapes and dtypes of what `restore_params` reads."""
+        step = self.find(step)
+        stored = self._stored(step, self._params_item(step))
+        return stored[under] if under else stored
 
-        def there(path, x):
-            return jax.ShapeDtypeStruct(stored[path_name(path)], x.dtype) if path_name(path) in adapt else x
-
-        return adapt, jax.tree_util.tree_map_with_path(there, shapes)
+    def _params_item(self, step: int) -> str:
+        return "ema" if (self.directory / str(step) / "ema").exists() else "params"
 
     def _stored(self, step: int, item: str):
         """The tree of what is stored, as metadata."""
         with self._readable(step):
             return ocp.StandardCheckpointer().metadata(self.directory / str(step) / item).item_metadata.tree
 
-    def _check_stored(self, step: int, item: str, shapes, advice: str, allow_new: str | None = None) -> set[str]:
+    def _check_stored(self, step: int, item: str, stored, shapes, advice: str, allow_new: str | None = None) -> set[str]:
         """The paths that `allow_new` lets start from scratch. Raises UserError, ending in `advice`, for every other difference."""
-        new, wrong = _differences(shapes, self._stored(step, item), allow_new)
+        new, wrong = _differences(shapes, stored, allow_new)
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise UserError(f"{self.directory / str(step) / item} does not fit: {'; '.join(wrong[:3])}{more}. {advice}.")
@@ -153,10 +152,17 @@ def _abstract(shapes, shardings):
     return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings)
 
 
-def _without(tree, names: set[str], prefix: str = ""):
-    """A nested dict without the leaves that `names` lists by path."""
-    kept = {key: _without(value, names, f"{prefix}{key}/") if isinstance(value, dict) else value for key, value in tree.items()}
-    return {key: value for key, value in kept.items() if f"{prefix}{key}" not in names and value != {}}
+def _adapted(stored, shapes, adapter):
+    """({path: function} of the parameters that the adapter makes fit, `shapes` with those as they are stored)."""
+    stored = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    wanted = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    differ = [name for name in wanted.keys() & stored.keys() if stored[name] != wanted[name]]
+    adapt = {name: function for name in differ if (function := adapter(name, stored[name]))}
+
+    def there(path, x):
+        return jax.ShapeDtypeStruct(stored[path_name(path)], x.dtype) if path_name(path) in adapt else x
+
+    return adapt, jax.tree_util.tree_map_with_path(there, shapes)
 
 
 def _items(state: TrainState) -> dict:
@@ -170,6 +176,8 @@ def _differences(shapes, stored, allow_new: str | None) -> tuple[set[str], list[
     describe = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
     wanted = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     found = {path_name(path): describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    if allow_new and not any(re.search(allow_new, name) for name in wanted | found):
+        raise UserError(f"init.allow_new {allow_new!r} matches no parameter, here or there: leave it out, or name one such as {min(wanted)}.")
     differ = {name for name in wanted if found.get(name) != wanted[name]}
     new = {name for name in differ if allow_new and re.search(allow_new, name)}
     wrong = [f"{name} is {found.get(name, 'missing')} there, {wanted[name]} here" for name in sorted(differ - new)]

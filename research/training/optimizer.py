@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by name, from Optax."""
 
+import os
 import re
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.core.errors import UserError
-from research.core.sharding import path_name
+from research.core.sharding import kernel_inputs, path_name
 
 
 def make_schedule(name: str, learning_rate: float, steps: int, warmup_steps: int, decay_steps: int | None, final_fraction: float):
@@ -73,7 +74,7 @@ OPTIMIZERS = {
 def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformation:
     """The optimizer that `config` (the config's `optimizer` group) names.
 
-    Weight decay spares the parameters whose path matches `no_decay`. Statistics over a tensor (LAMB's trust ratio, Adafactor's
+    `logical_axes` are those of the parameters that are trained. Weight decay spares those whose path matches `no_decay`. Statistics over a tensor (LAMB's trust ratio, Adafactor's
     clipping, Muon's orthogonal factor) are those of one layer: stacked layers are updated under `vmap`.
     """
     if config.name not in OPTIMIZERS:
@@ -88,7 +89,55 @@ def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformati
     named_axes = jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=lambda x: isinstance(x, tuple))
     muon = {path_name(path): muon_dimensions(axes) for path, axes in named_axes}
     update = each_layer(OPTIMIZERS[config.name](schedule, config, decays, dimensions), logical_axes)
+    if config.layer_decay is not None:
+        update = optax.chain(update, decay_by_layer(config.layer_decay, config.below_layers, logical_axes))
     return update if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def decay_by_layer(decay: float, below: str, logical_axes) -> optax.GradientTransformation:
+    """Layer-wise learning-rate decay (arXiv 1801.06146, section 3.2, per layer as in arXiv 2003.10555 and arXiv 2106.08254).
+
+    Of L layers the update of layer l = 1..L is multiplied by decay^(L + 1 - l), that of what matches `below` by decay^(L + 1), that of all
+    else, as a head, by 1. Where there are several stacks, as in two towers, a parameter goes by the one that shares most of its path.
+    Raises UserError where no parameter is of a layer.
+    """
+    axes_of = {path_name(path): axes for path, axes in jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=lambda x: isinstance(x, tuple))}
+    stacks = [name for name, axes in axes_of.items() if axes[:1] == ("layers",)]
+    if not stacks:
+        raise UserError("optimizer.layer_decay is set, and no parameter that is trained belongs to a layer: leave it out.")
+
+    def shared(name, other):
+        return len(os.path.commonprefix([name.split("/"), other.split("/")]))
+
+    def scaled(updates, params):
+        depth = {path_name(path): x.shape[0] for path, x in jax.tree_util.tree_leaves_with_path(updates) if path_name(path) in stacks}
+
+        def scale(path, update):
+            name = path_name(path)
+            if name in depth:
+                rate_L = decay ** jnp.arange(depth[name], 0, -1, dtype=update.dtype)
+                return update * rate_L.reshape(-1, *(1,) * (update.ndim - 1))
+            if below and re.search(below, name):
+                return update * decay ** (depth[max(stacks, key=lambda stack: shared(name, stack))] + 1)
+            return update
+
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    return optax.stateless(scaled)
+
+
+def frozen_names(logical_axes, pattern: str | None, always: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The paths of the parameters that are not trained: those that match `pattern`, and those `always` so.
+
+    Raises UserError for a pattern that matches no parameter, or leaves none to train.
+    """
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=lambda x: isinstance(x, tuple))]
+    found = always | {name for name in names if pattern and re.search(pattern, name)}
+    if pattern and not any(re.search(pattern, name) for name in names):
+        raise UserError(f"optimizer.frozen {pattern!r} matches no parameter: they are {', '.join(names[:3])}, ... ({len(names)} in all).")
+    if found.issuperset(names):
+        raise UserError(f"optimizer.frozen {pattern!r} freezes every parameter: nothing is left to train.")
+    return frozenset(found)
 
 
 def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.GradientTransformation:
@@ -120,8 +169,7 @@ def each_layer(optimizer: optax.GradientTransformation, logical_axes) -> optax.G
 
 def muon_dimensions(axes):
     """The inputs and outputs of a hidden layer's kernel, as one layer has it, for Muon to orthogonalise; None, and so Adam, for all else."""
-    stacked, axes = axes[:1], axes[1:]
-    if stacked != ("layers",) or "embed" not in axes or len(axes) < 2:
+    inputs = kernel_inputs(axes[1:])
+    if axes[:1] != ("layers",) or inputs is None:
         return None
-    inputs = 1 if axes[0] == "embed" else len(axes) - 1  # (embed, heads, head_dim) in, (heads, head_dim, embed) out
-    return optax.contrib.MuonDimensionNumbers(tuple(range(inputs)), tuple(range(inputs, len(axes))))
+    return optax.contrib.MuonDimensionNumbers(tuple(range(inputs)), tuple(range(inputs, len(axes) - 1)))

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from research.core.sharding import param_shardings
@@ -22,12 +23,27 @@ def stream(seed: int, step, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), ("init", "loss").index(name))
 
 
-def initial_state(objective, optimizer, seed: int, keep_ema: bool):
-    """A function () -> TrainState. Pure, so that it can be traced for shapes or compiled with output shardings."""
+def split(params, names) -> tuple[Params, Params]:
+    """A nested dict in two: without the leaves that `names` has by path, and those alone."""
+    flat = flatten_dict(params, keep_empty_nodes=True, sep="/")
+    return tuple(unflatten_dict({name: x for name, x in flat.items() if (name in names) == listed}, sep="/") for listed in (False, True))
+
+
+def join(one, other) -> Params:
+    """What `split` took apart."""
+    flat = [flatten_dict(part, keep_empty_nodes=True, sep="/") for part in (one, other)]
+    return unflatten_dict(flat[0] | flat[1], sep="/")
+
+
+def initial_state(objective, optimizer, seed: int, keep_ema: bool, frozen=frozenset()):
+    """A function () -> TrainState. Pure, so that it can be traced for shapes or compiled with output shardings.
+
+    The parameters whose path is in `frozen` have no optimizer state.
+    """
 
     def init():
         params = objective.init(stream(seed, 0, "init"))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), params if keep_ema else None)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(split(params, frozen)[0]), params if keep_ema else None)
 
     return init
 

@@ -5,28 +5,30 @@ import jax.numpy as jnp
 import optax
 
 from research.core.types import Mean, loss_value
-from research.training.state import TrainState, stream
+from research.training.state import TrainState, join, split, stream
 
 
-def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: int = 1, ema_decay: float | None = None):
+def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: int = 1, ema_decay: float | None = None, frozen=frozenset()):
     """A pure function (state, batch) -> (state, Means), to be jitted.
 
     `learning_rate` is the schedule that `optimizer` follows, here only to be reported. All randomness is the key of (seed, step). With
     `accumulate` = k the batch is taken in k microbatches under a scan; the update is that of the whole batch, whatever each microbatch counts.
+    The parameters whose path is in `frozen` are constants: they have no gradient, and neither optimizer nor moving average touches their bits.
     """
     gradients = _full_batch if accumulate == 1 else _accumulated(accumulate)
 
     def train_step(state: TrainState, batch):
         rng = stream(seed, state.step, "loss")
-        grads, means = gradients(loss_fn, state.params, batch, rng)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, constants = split(state.params, frozen)
+        grads, means = gradients(lambda params, *args: loss_fn(join(params, constants), *args), params, batch, rng)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            ema = join(optax.incremental_update(params, split(ema, frozen)[0], 1 - ema_decay), constants)
         means["gradient_norm"] = Mean(optax.global_norm(grads), jnp.float32(1))
         means["learning_rate"] = Mean(jnp.float32(learning_rate(state.step)), jnp.float32(1))
-        return TrainState(state.step + 1, params, opt_state, ema), means
+        return TrainState(state.step + 1, join(params, constants), opt_state, ema), means
 
     return train_step
 
