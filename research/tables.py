@@ -28,6 +28,7 @@ from research.models.vit import Vit, VitConfig
 from research.objectives.causal_lm import CausalLM
 from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.supervised import ImageClassification, QuestionAnswering, SequenceClassification, SequenceRegression, TokenClassification
 
 
 def from_fields(cls, group, **given):
@@ -121,6 +122,11 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
     "masked_image": MaskedImage,
+    "sequence_classification": SequenceClassification,
+    "sequence_regression": SequenceRegression,
+    "token_classification": TokenClassification,
+    "question_answering": QuestionAnswering,
+    "image_classification": ImageClassification,
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,

@@ -1,5 +1,8 @@
 """What stands on top of a Transformer."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -23,6 +26,37 @@ class MaskedLMHead(nn.Module):
         bias_V = self.param("bias", bias("vocab"), (c.vocab_size,))
         logits_BPV = constrain(word.attend(h_BPD), "batch", None, "vocab")
         return logits_BPV + bias_V
+
+
+class Head(nn.Module):
+    """What fine-tuning puts on top: dropout and a linear map, in float32. x (B, ..., D) -> (B, ..., outputs) float32."""
+
+    config: TransformerConfig
+    outputs: int
+    stddev: float | None = None  # of the initial kernel; None: the config's
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        c = dataclasses.replace(self.config, dtype="float32")
+        x = nn.Dropout(c.dropout, deterministic=self.deterministic)(x)
+        y = Dense(c, (self.outputs,), ("embed", None), self.stddev, use_bias=True, name="out")(x)
+        return constrain(y, "batch", *["sequence"] * (y.ndim - 2), None)
+
+
+class ProjectionHead(nn.Module):
+    """Linear maps to `widths` in turn, with ReLU between them: where contrastive losses see an embedding. pooled_BD -> (B, widths[-1])."""
+
+    config: TransformerConfig
+    widths: tuple[int, ...]
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, x_BD):
+        for i, width in enumerate(self.widths):
+            x_BD = jax.nn.relu(x_BD) if i else x_BD
+            x_BD = Dense(self.config, (width,), ("embed", None), x_BD.shape[-1] ** -0.5, name=f"layer_{i}")(constrain(x_BD, "batch", None))
+        return x_BD
 
 
 def pool(hidden_BTD, mask_BT, how: str):
