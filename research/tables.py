@@ -24,11 +24,14 @@ from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.transformer import TransformerConfig
+from research.models.two_tower import TwoTower
 from research.models.vit import Vit, VitConfig
 from research.objectives.causal_lm import CausalLM
+from research.objectives.contrastive import Clip, NtXent, SigLip, SimCse
 from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.supervised import ImageClassification, QuestionAnswering, SequenceClassification, SequenceRegression, TokenClassification
+from research.training import probe
 
 
 def from_fields(cls, group, **given):
@@ -43,6 +46,12 @@ def from_fields(cls, group, **given):
 def model(group):
     """The module that a `model` group of the config names."""
     return look_up(MODELS, group.name, "model.name")(group)
+
+
+def two_tower(group) -> TwoTower:
+    if "two_tower" in (group.first.name, group.second.name):
+        raise UserError("config.model.first and .second name the models of two towers: neither is two_tower itself.")
+    return TwoTower(model(group.first), model(group.second), group.embedding_width, group.temperature)
 
 
 def sentence_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
@@ -63,7 +72,8 @@ def word_augmentation(config, vocabulary, training: bool) -> WordAugmentation | 
 def labelled_text(config, corpus: Corpus, split: str, length: int, training: bool):
     d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
     texts = ("text_field",) if d.second_text_field is None else ("text_field", "second_text_field")
-    records, fields, augmentation = corpus.records(split, *texts, "label_field"), tuple(d[x] for x in texts), word_augmentation(config, vocabulary, training)
+    records, fields = corpus.records(split, *texts, "label_field"), tuple(d[field] for field in texts)
+    augmentation = word_augmentation(config, vocabulary, training)
     return LabelledText(records, fields, d.label_field, corpus.label_dtype, tokenizer, vocabulary, length, augmentation)
 
 
@@ -115,6 +125,7 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
 
 MODELS = {  # name -> function(a model group of the config) -> module
     "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
+    "two_tower": two_tower,
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
     "vit": lambda group: Vit(from_fields(VitConfig, group)),
 }
@@ -122,6 +133,10 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
     "masked_image": MaskedImage,
+    "nt_xent": NtXent,
+    "clip": Clip,
+    "siglip": SigLip,
+    "simcse": SimCse,
     "sequence_classification": SequenceClassification,
     "sequence_regression": SequenceRegression,
     "token_classification": TokenClassification,
@@ -147,4 +162,8 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "answers": answers,
     "text_views": text_views,
     "text_triples": text_triples,
+}
+EVALUATORS = {  # name -> function(the probe group of the config, train, validation: embeddings with their labels) -> {metric: figure}
+    "knn": lambda group, train, validation: probe.knn(train, validation, group.neighbors),
+    "linear": lambda group, train, validation: probe.linear(train, validation),
 }
