@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from research import tables
 from research.compile import chips, flops
 from research.core import config as config_lib
-from research.core import sharding
+from research.core import linen, sharding
 from research.core.config import look_up
 from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
@@ -23,8 +23,8 @@ from research.data import sources
 from research.data.corpus import Corpus
 from research.models import lora
 from research.objectives.adapted import Adapted
-from research.tables import DATASETS, OBJECTIVES, SOURCES, from_fields
-from research.training import evaluate, optimizer, state, step
+from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, from_fields
+from research.training import evaluate, optimizer, probe, state, step
 from research.training.checkpoint import Checkpoints
 
 
@@ -154,14 +154,16 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     )
     measure = step.make_eval_step(what.loss_fn)
     e = Experiment(c, mesh, rules, what, trained, init, shapes, shardings, train_step, jax.jit(measure, out_shardings=whole))
-    _check_best_metric(c.run.best_metric, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
+    for name in c.probe.evaluators:
+        look_up(EVALUATORS, name, "probe.evaluators")
+    _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
     return e
 
 
-def _check_best_metric(name: str, means):
-    measured = [f"validation/{metric}" for metric in evaluate.names(means)]
-    if name not in measured:
-        raise UserError(f"config.run.best_metric is {name!r}: choose one of {', '.join(measured)}.")
+def _check_best_metric(c, means):
+    measured = [f"validation/{metric}" for metric in (*evaluate.names(means), *(f"{name}_accuracy" for name in c.probe.evaluators))]
+    if c.run.best_metric not in measured:
+        raise UserError(f"config.run.best_metric is {c.run.best_metric!r}: choose one of {', '.join(measured)}.")
 
 
 def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
@@ -228,15 +230,47 @@ def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
 
 
 def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None) -> Callable:
-    """params -> metrics on a split."""
-    size = e.config.data.eval_batch_size
+    """params -> metrics on a split; of the validation split also what the config's probe group names."""
     examples = validation_examples(e.config, corpus, split)
+    probed = probes(e, corpus) if split == e.config.data.validation_split else lambda params: {}
+    return lambda params: evaluate.evaluate(e.eval_step, params, eval_batches(e, examples, limit)) | probed(params)
+
+
+def eval_batches(e: Experiment, examples: grain.MapDataset, limit: int | None = None) -> Iterator[Batch]:
+    """One pass over the examples, on the devices."""
+    size = e.config.data.eval_batch_size
     rows = e.rows(size, "data.eval_batch_size")
+    return (e.place(batch, size) for batch in sources.batches_of(examples, size, rows, limit))
+
+
+def probes(e: Experiment, corpus: Corpus) -> Callable:
+    """params -> what the evaluators of the config's probe group say of the model's embeddings, which stay as they are."""
+    p = e.config.probe
+    evaluators = [look_up(EVALUATORS, name, "probe.evaluators") for name in p.evaluators]
+    if not evaluators:
+        return lambda params: {}
+    model, whole = e.objective.model, jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
+    embedded = lambda params, batch: linen.apply(model, params, None, batch, method="embed").astype(jax.numpy.float32)
+    embed_step = jax.jit(lambda params, batch: (embedded(params, batch), batch["label"], batch["valid"]), out_shardings=whole)
+    splits = [probe_examples(e.config, corpus, split) for split in (p.train_split, p.validation_split)]
 
     def run(params):
-        return evaluate.evaluate(e.eval_step, params, (e.place(batch, size) for batch in sources.batches_of(examples, size, rows, limit)))
+        train, validation = (probe.collect(embed_step, params, eval_batches(e, examples)) for examples in splits)
+        return {name: figure for evaluator in evaluators for name, figure in evaluator(p, train, validation).items()}
 
     return run
+
+
+def probe_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
+    """The labelled examples of a split of the probe's data set, `probe.limit` at most, chosen at random but always the same."""
+    p, own = config.probe, ConfigDict(config)
+    own.data.update(name=p.name or config.data.name, source=p.source)
+    examples = look_up(SOURCES, p.source, "probe.source")(FrozenConfigDict(own), corpus.of(own), split, config.data.length, False)
+    corpus.manifest[f"probe/{split}"] = examples.manifest
+    chosen = grain.MapDataset.range(len(examples)).seed(0).shuffle().slice(slice(0, p.limit)).random_map(examples.example)
+    if "label" not in chosen[0]:
+        raise UserError(f"config.probe.source is {p.source!r}, whose examples have no label: choose labelled_images or labelled_text.")
+    return chosen
 
 
 def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> state.TrainState:

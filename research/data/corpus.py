@@ -31,6 +31,12 @@ class Corpus:
             self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer(vocab_size) if kept is None else kept)
         self.vocabulary = None if vocab_size is None else tokenizers.vocabulary(self.tokenizer)
 
+    def of(self, config) -> "Corpus":
+        """The data set that another config names, with the tokenizer of this one."""
+        other = Corpus(config, self._datasets, None, None)
+        other.tokenizer, other.vocabulary = self.tokenizer, self.vocabulary
+        return other
+
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
         return dataset_builder(self._datasets, self._config.data.name, self._config.data.dir)

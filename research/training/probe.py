@@ -1,0 +1,35 @@
+"""What frozen embeddings know: labels found by the nearest neighbours, and by a linear map trained on top (Alain and Bengio, arXiv 1610.01644)."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from research.core.errors import UserError
+
+Embedded = tuple[np.ndarray, np.ndarray]  # x_ND float32, label_N int32
+
+
+def collect(embed_step, params, batches) -> Embedded:
+    """The embeddings of all examples of `batches` (placed on the devices), filler left out; the same on every process.
+
+    `embed_step`: (params, batch) -> (x_BD, label_B, valid_B), whole on every device. Raises UserError where the labels are no classes.
+    """
+    found = [[np.asarray(x) for x in embed_step(params, batch)] for batch in batches]
+    x_ND, label_N, valid_N = (np.concatenate(parts) for parts in zip(*found))
+    if not np.issubdtype(label_N.dtype, np.integer) or len(np.unique(label_N[valid_N])) < 2:
+        raise UserError("a probe tells classes apart: choose a config.probe.name whose data.label_field has at least two.")
+    return x_ND[valid_N], label_N[valid_N]
+
+
+def knn(train: Embedded, validation: Embedded, neighbors: int) -> dict[str, float]:
+    """The accuracy of a vote of the `neighbors` training examples most similar by cosine."""
+    classifier = KNeighborsClassifier(min(neighbors, len(train[0])), metric="cosine").fit(*train)
+    return {"knn_accuracy": float(classifier.score(*validation))}
+
+
+def linear(train: Embedded, validation: Embedded) -> dict[str, float]:
+    """The accuracy of logistic regression on the embeddings, each dimension first brought to mean 0 and variance 1."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*train)
+    return {"linear_accuracy": float(classifier.score(*validation))}
