@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from research.core.errors import UserError
-from research.training.optimizer import OPTIMIZERS, each_layer, make_optimizer, make_schedule, muon_dimensions
+from research.training.optimizer import OPTIMIZERS, each_layer, frozen_names, make_optimizer, make_schedule, muon_dimensions
 from tests.tiny import tiny_config
 
 PARAMS = {
@@ -120,7 +120,7 @@ def test_muon_flattens_a_kernel_to_inputs_and_outputs(axes, inputs, outputs):
     assert (dimensions.reduction_axis, dimensions.output_axis) == (inputs, outputs)
 
 
-@pytest.mark.parametrize("axes", [("vocab", "embed"), ("layers", "embed"), ("layers", "heads", "head_dim"), ("embed", None), (None, "embed")])
+@pytest.mark.parametrize("axes", [("vocab", "embed"), ("layers", "embed"), ("layers", "heads", "head_dim"), ("embed", None), (None, "embed"), ("layers", "embed", "rank")])
 def test_muon_leaves_the_rest_to_adam(axes):
     assert muon_dimensions(axes) is None
 
@@ -163,3 +163,60 @@ def test_an_empty_pattern_spares_nothing():
     decayed = lambda pattern: updates(make_optimizer(config(name="sgd", weight_decay=0.5, no_decay=pattern), lambda step: 0.1, AXES))
     jax.tree.map(np.testing.assert_array_equal, decayed(""), decayed("no parameter"))
     assert not np.array_equal(decayed("")["blocks"]["up"]["bias"], decayed("bias$")["blocks"]["up"]["bias"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_layer_decay_scales_the_whole_update(name):
+    """Three layers and a decay of 1/2: the last layer has 1/2, the first 1/8, what is under it 1/16, the head all."""
+    head = {"head": {"kernel": jnp.cos(jnp.arange(8.0)).reshape(4, 2)}}
+    axes, params, grads = AXES | {"head": {"kernel": ("embed", None)}}, PARAMS | head, GRADS | head
+
+    def found(layer_decay):
+        optimizer = make_optimizer(config(name=name, weight_decay=0.3, layer_decay=layer_decay), optax.constant_schedule(0.1), axes)
+        return updates(optimizer, grads, 2, params)
+
+    plain, scaled = found(None), found(0.5)
+    for leaf in ("kernel", "bias"):
+        for layer, rate in enumerate((0.125, 0.25, 0.5)):
+            one = lambda tree: tree["blocks"]["up"][leaf][layer]
+            assert np.any(one(plain)), (leaf, layer)
+            np.testing.assert_allclose(one(scaled), rate * one(plain), rtol=1e-5)
+    np.testing.assert_allclose(scaled["word"]["embedding"], 0.0625 * plain["word"]["embedding"], rtol=1e-5)
+    np.testing.assert_array_equal(scaled["head"]["kernel"], plain["head"]["kernel"])
+
+
+def test_layer_decay_goes_by_the_stack_a_parameter_belongs_to():
+    axes = {tower: {"word": {"embedding": (None,)}, "blocks": {"bias": ("layers",)}} for tower in ("first", "second")}
+    axes |= {"projection": {"bias": (None,)}, "encoder": {"norm": {"scale": (None,)}}}
+    sizes = {"first": 1, "second": 3}
+    params = {tower: {"word": {"embedding": jnp.ones(1)}, "blocks": {"bias": jnp.ones(n)}} for tower, n in sizes.items()}
+    params |= {"projection": {"bias": jnp.ones(1)}, "encoder": {"norm": {"scale": jnp.ones(1)}}}
+    optimizer = make_optimizer(config(name="sgd", momentum=0.0, weight_decay=0.0, layer_decay=0.5), optax.constant_schedule(-1.0), axes)
+    found = updates(optimizer, params, params=params)
+    assert found["first"]["blocks"]["bias"].tolist() == [0.5] and found["second"]["blocks"]["bias"].tolist() == [0.125, 0.25, 0.5]
+    assert float(found["first"]["word"]["embedding"][0]) == 0.25 and float(found["second"]["word"]["embedding"][0]) == 0.0625
+    assert float(found["projection"]["bias"][0]) == float(found["encoder"]["norm"]["scale"][0]) == 1.0
+
+
+def test_layer_decay_without_layers_is_refused():
+    with pytest.raises(UserError, match="no parameter that is trained belongs to a layer"):
+        make_optimizer(config(layer_decay=0.5), optax.constant_schedule(0.1), {"word": AXES["word"]})
+
+
+def test_what_is_frozen():
+    assert frozen_names(AXES, "^blocks/") == {"blocks/up/kernel", "blocks/up/bias"}
+    assert frozen_names(AXES, "bias$", frozenset({"word/embedding"})) == {"blocks/up/bias", "word/embedding"}
+    assert frozen_names(AXES, None) == frozen_names(AXES, "") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "pattern, always, message",
+    [
+        ("^head/", (), "'\\^head/' matches no parameter: they are blocks/up/bias"),
+        (".", (), "freezes every parameter"),
+        ("^blocks/", ("word/embedding",), "freezes every parameter"),
+    ],
+)
+def test_freezing_nothing_or_all_is_refused(pattern, always, message):
+    with pytest.raises(UserError, match=message):
+        frozen_names(AXES, pattern, frozenset(always))

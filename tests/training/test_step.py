@@ -9,7 +9,7 @@ import pytest
 from research import build
 from research.core.types import Mean
 from research.training.evaluate import evaluate, to_host
-from research.training.state import TrainState
+from research.training.state import TrainState, initial_state, join, split
 from research.training.step import make_eval_step, make_train_step
 from tests.objectives.test_masked_lm import V, make_batch
 from tests.tiny import tiny_config
@@ -123,3 +123,33 @@ def test_the_learning_rate_is_that_of_the_update():
 def test_a_metric_may_not_take_the_name_of_the_loss():
     with pytest.raises(ValueError, match="name of the loss.*: x"):
         make_eval_step(lambda *_: ({"x": Mean(1, 1)}, {"x": Mean(1, 1)}))({}, {})
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_frozen_parameter_keeps_its_bits_and_has_neither_gradient_nor_state(k):
+    """Weight decay, the moving average and an infinite gradient, that of sqrt at 0, pass it by; so does -0, which 0 + -0 would lose."""
+
+    class Roots:
+        def init(self, rng):
+            return {"base": {"w": jnp.array([0.0, -0.0, 0.1])}, "head": jnp.ones(3)}
+
+        def loss_fn(self, params, batch, rng):
+            return {"loss": Mean(jnp.sum(jnp.sqrt(abs(params["base"]["w"])) + 2 * params["head"]) * jnp.sum(batch["x"]), jnp.sum(batch["x"]))}, {}
+
+    optimizer, frozen = optax.adamw(0.1, weight_decay=0.5), frozenset({"base/w"})
+    start = initial_state(Roots(), optimizer, 0, keep_ema=True, frozen=frozen)()
+    assert [x.shape for x in jax.tree.leaves(start.opt_state)] == [(), (3,), (3,)], "the count, and two moments of the head"
+    step = jax.jit(make_train_step(Roots().loss_fn, optimizer, RATE, 0, accumulate=k, ema_decay=0.9, frozen=frozen))
+    after, means = step(start, {"x": jnp.ones(4)})
+    after, means = step(after, {"x": jnp.ones(4)})
+    for params in (after.params, after.ema):
+        assert np.asarray(params["base"]["w"]).tobytes() == np.asarray(start.params["base"]["w"]).tobytes()
+        assert (params["head"] < 1).all()
+    assert float(means["gradient_norm"].value) == pytest.approx(2 * 3**0.5)
+
+
+def test_a_tree_is_split_and_joined():
+    tree = {"a": {"b": 1, "c": 2}, "d": {}, "e": {"f": 3}}
+    kept, listed = split(tree, {"a/c", "e/f"})
+    assert kept == {"a": {"b": 1}, "d": {}} and listed == {"a": {"c": 2}, "e": {"f": 3}}
+    assert join(kept, listed) == tree
