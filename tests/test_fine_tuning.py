@@ -20,7 +20,8 @@ NEW = "--config.init.allow_new=^(head|masked_lm|next_sentence)/"
 def leaves(workdir: pathlib.Path, item="params"):
     """{path: array} of what the last checkpoint of a run holds."""
     last = max((path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-    return {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(ocp.StandardCheckpointer().restore(last.absolute() / item))}
+    tree = ocp.StandardCheckpointer().restore(last.absolute() / item)
+    return {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def validation(workdir: pathlib.Path):

@@ -77,8 +77,9 @@ class Checkpoints:
         """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
         step = self.find()
         wanted = _items(_abstract(shapes, shardings))
+        advice = "Other code made this run: go back to its commit (provenance.json), or choose another --workdir"
         for item, tree in wanted.items():
-            self._check_stored(step, item, self._stored(step, item), tree, "Other code made this run: go back to its commit (provenance.json), or choose another --workdir")
+            self._check_stored(step, item, self._stored(step, item), tree, advice)
         arrays = {item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
         with self._readable(step):
             found = self._manager.restore(step, args=ocp.args.Composite(source=ocp.args.JsonRestore(), **arrays))

@@ -74,8 +74,9 @@ OPTIMIZERS = {
 def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformation:
     """The optimizer that `config` (the config's `optimizer` group) names.
 
-    `logical_axes` are those of the parameters that are trained. Weight decay spares those whose path matches `no_decay`. Statistics over a tensor (LAMB's trust ratio, Adafactor's
-    clipping, Muon's orthogonal factor) are those of one layer: stacked layers are updated under `vmap`.
+    `logical_axes` are those of the parameters that are trained. Weight decay spares those whose path matches `no_decay`. Statistics
+    over a tensor (LAMB's trust ratio, Adafactor's clipping, Muon's orthogonal factor) are those of one layer: stacked layers are updated
+    under `vmap`.
     """
     if config.name not in OPTIMIZERS:
         raise UserError(f"optimizer.name is {config.name!r}: choose one of {', '.join(OPTIMIZERS)}.")

@@ -120,7 +120,10 @@ def test_muon_flattens_a_kernel_to_inputs_and_outputs(axes, inputs, outputs):
     assert (dimensions.reduction_axis, dimensions.output_axis) == (inputs, outputs)
 
 
-@pytest.mark.parametrize("axes", [("vocab", "embed"), ("layers", "embed"), ("layers", "heads", "head_dim"), ("embed", None), (None, "embed"), ("layers", "embed", "rank")])
+@pytest.mark.parametrize(
+    "axes",
+    [("vocab", "embed"), ("layers", "embed"), ("layers", "heads", "head_dim"), ("embed", None), (None, "embed"), ("layers", "embed", "rank")],
+)
 def test_muon_leaves_the_rest_to_adam(axes):
     assert muon_dimensions(axes) is None
 
