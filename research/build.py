@@ -33,6 +33,11 @@ def has_vocabulary(config) -> bool:
     return any(field.name == "vocabulary" for field in dataclasses.fields(objective_class(config)))
 
 
+def tells_classes(config) -> bool:
+    """Whether the objective that the config names tells labels apart."""
+    return any(field.name == "classes" for field in dataclasses.fields(objective_class(config)))
+
+
 def objective_class(config):
     cls = look_up(OBJECTIVES, config.objective.name, "objective.name")
     if not dataclasses.is_dataclass(cls):
@@ -193,8 +198,7 @@ def examples_of(config, corpus: Corpus, split: str, length: int, training: bool)
 
 def check_classes(config, corpus: Corpus):
     """Raises UserError where the objective tells apart more or fewer classes than the data set has labels."""
-    wants = any(field.name == "classes" for field in dataclasses.fields(objective_class(config)))
-    if wants and corpus.labels is not None and len(corpus.labels) != config.objective.classes:
+    if tells_classes(config) and corpus.labels is not None and len(corpus.labels) != config.objective.classes:
         raise UserError(
             f"{config.data.name} has {len(corpus.labels)} labels ({', '.join(corpus.labels[:10])}{', ...' if len(corpus.labels) > 10 else ''}), "
             f"objective.classes is {config.objective.classes}: set it to {len(corpus.labels)}."

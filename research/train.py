@@ -36,7 +36,8 @@ def main(argv):
     start, speaks = int(state.step), jax.process_index() == 0
     run_directory.check_data(workdir, corpus.manifest)
     if speaks:
-        run_directory.write(workdir, config, corpus.tokenizer, argv, corpus.manifest)
+        labels = corpus.labels if build.tells_classes(config) else None
+        run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
     writer = MetricWriter(workdir, start, active=speaks)
     progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
     with contextlib.ExitStack() as closing, e.in_force():

@@ -115,12 +115,23 @@ class ImageText:
         return {"first/image": self._images.image(i, record, rng)} | {f"second/{name}": x for name, x in text.items()}
 
 
-def read_image(path: str | pathlib.Path, size: int, channels: int) -> np.ndarray:
-    """(size, size, channels) uint8 of an image file, as evaluation sees the images of a data set. Raises UserError if it cannot be read."""
+def read_image(path: str | pathlib.Path, size: int, channels: int, convert: bool = True) -> np.ndarray:
+    """(size, size, channels) uint8 of an image file, as evaluation sees the images of a data set.
+
+    Raises UserError if it cannot be read or, unless it may be converted, is grey where the model sees colours or the other way round.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"there is no image {path}: give the path of a PNG or JPEG file.")
-    return to_array(fit(decode(path.read_bytes(), channels, str(path)), size))
+    data = path.read_bytes()
+    image = decode(data, channels, str(path))
+    if not convert:
+        with Image.open(io.BytesIO(data)) as stored:
+            found = 1 if stored.mode in ("1", "L", "LA", "La") else 3
+        if found != channels:
+            kinds = {1: "grey (1 channel)", 3: "of colour (3 channels)"}
+            raise UserError(f"{path} is {kinds[found]}, this model's images are {kinds[channels]}: give another, or say --convert.")
+    return to_array(fit(image, size))
 
 
 def decode(data: bytes | np.ndarray, channels: int, where: str) -> Image.Image:

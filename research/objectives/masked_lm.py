@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.core import linen
+from research.core.errors import UserError
 from research.core.types import Mean, Vocabulary
 from research.objectives.losses import cross_entropy
 
@@ -33,9 +34,12 @@ class MaskedLM:
     whole_word: bool = False
     next_sentence: bool = True
     separable = True
+    predicts = "masked words"
 
     def __post_init__(self):
         self.vocabulary.require("masked_lm", "pad", "cls", "sep", "mask")
+        if "token_types" not in self.model.inputs(1, self.length):
+            raise UserError(f"objective masked_lm trains an encoder such as bert, not {type(self.model).__name__}: choose model.name=bert.")
 
     @property
     def example_batch(self):
@@ -115,8 +119,7 @@ class MaskedLM:
         _, fits = jax.lax.scan(take, 0, order_T)
         return zeros_T.at[order_T].set(fits)[start_T].astype(bool)
 
-    def fill(self, params, tokens_BT, token_types_BT, positions_BP):
-        """Log-probabilities (B, P, V) float32 of the tokens at `positions_BP`, given all others."""
-        inputs = {"tokens": tokens_BT, "token_types": token_types_BT, "mask": tokens_BT != self.vocabulary.pad}
-        logits_BPV, _ = linen.apply(self.model, params, None, inputs, positions_BP)
-        return jax.nn.log_softmax(logits_BPV)
+    def predict(self, params, inputs):
+        """probabilities (B, P, V) float32 of the tokens at `positions` (B, P) int32, given all others."""
+        logits_BPV, _ = linen.apply(self.model, params, None, inputs, inputs["positions"])
+        return {"probabilities": jax.nn.softmax(logits_BPV)}

@@ -1,7 +1,7 @@
 """A run directory: everything needed to resume, evaluate, predict from, export or launch the run again.
 
 config.json (fully resolved), provenance.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, plots/, and tokenizer.json
-where there is one.
+and labels.json (the names of the labels) where there are any.
 """
 
 import datetime
@@ -43,12 +43,14 @@ def check_data(workdir: pathlib.Path, manifest: dict):
             raise UserError(f"{workdir} was trained on other data: {split} was {before[split]}, is {manifest[split]} now. Choose another --workdir.")
 
 
-def write(workdir: pathlib.Path, config, tokenizer, argv: list[str], data_manifest: dict):
-    """Makes or completes the directory: config, tokenizer, and in provenance.json one more start."""
+def write(workdir: pathlib.Path, config, tokenizer, labels: tuple[str, ...] | None, argv: list[str], data_manifest: dict):
+    """Makes or completes the directory: config, tokenizer, names of labels, and in provenance.json one more start."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / "config.json", config_lib.to_json(config))
     if tokenizer is not None:
         write_atomically(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
+    if labels is not None:
+        write_atomically(workdir / "labels.json", json.dumps(labels, indent=2) + "\n")
     _add_start(workdir, argv, data_manifest)
 
 
