@@ -10,6 +10,7 @@ The 175B model reached 20.5 on Penn Treebank, zero-shot (section 3.1.1).
 """
 
 from configs.gpt import small
+from research.core.errors import UserError
 
 SIZES = {  # layers, width, heads, sequences of 2,048 tokens in a batch, learning rate
     "125m": (12, 768, 12, 256, 6.0e-4),
@@ -25,7 +26,7 @@ SIZES = {  # layers, width, heads, sequences of 2,048 tokens in a batch, learnin
 
 def get_config(size="125m"):
     if size not in SIZES:
-        raise ValueError(f"there is no GPT-3 of size {size!r}: choose one of {', '.join(SIZES)}.")
+        raise UserError(f"there is no GPT-3 of size {size!r}: choose one of {', '.join(SIZES)}.")
     layers, width, heads, batch, learning_rate = SIZES[size]
     step = batch * 2048  # tokens
     c = small.get_config()

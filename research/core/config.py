@@ -93,28 +93,43 @@ def _explained(error: Exception, argv) -> Exception:
     return UserError(f"{overrides[-1]}: {message}") if overrides and isinstance(error, (TypeError, ValueError)) else error
 
 
-AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked
+AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. What is said of model.* goes for the towers model.first and model.second too
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
-    "model.heads model.layers model.width model.mlp_width model.token_types model.max_length lora.rank",
+    "model.heads model.kv_heads model.layers model.width model.mlp_width model.token_types model.max_length model.attention_window model.image_size "
+    "model.channels model.patch_size model.embedding_width objective.projection_width objective.decoder_width objective.decoder_layers "
+    "objective.decoder_heads objective.classes probe.limit probe.neighbors lora.rank",
     8: "data.length data.short_length model.vocab_size",
-    0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
+    0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay objective.z_loss objective.mixup objective.cutmix data.color_jitter "
+    "data.randaugment_layers data.randaugment_magnitude",
 }
+MORE_THAN_0 = "model.temperature objective.temperature model.norm_epsilon model.rotary_base"
 SHARES = (
-    "objective.mask_rate model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words optimizer.ema_decay "
-    "optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
+    "objective.mask_rate objective.label_smoothing model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
+    "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
 )
+LESS_THAN_1 = "model.stochastic_depth"
 
 
 def check_fields(c):
     """Raises UserError for a value that no model, data or machine could make sense of."""
     values = flatten(c)
-    for least, names in AT_LEAST.items():
+
+    def each(names):
         for name in names.split():
-            if values[name] is not None and values[name] < least:
-                raise UserError(f"config.{name} is {values[name]}: it must be at least {least}.")
-    for name in SHARES.split():
-        if values[name] is not None and not 0 <= values[name] <= 1:
-            raise UserError(f"config.{name} is {values[name]}: it must lie between 0 and 1.")
+            for field in (name, name.replace("model.", "model.first."), name.replace("model.", "model.second.")):
+                if values[field] is not None:
+                    yield field, values[field]
+
+    def refuse(names, wrong, what):
+        for name, value in each(names):
+            if wrong(value):
+                raise UserError(f"config.{name} is {value}: it must {what}.")
+
+    for least, names in AT_LEAST.items():
+        refuse(names, lambda value: value < least, f"be at least {least}")
+    refuse(MORE_THAN_0, lambda value: value <= 0, "be more than 0")
+    refuse(SHARES, lambda value: not 0 <= value <= 1, "lie between 0 and 1")
+    refuse(LESS_THAN_1, lambda value: not 0 <= value < 1, "be at least 0 and less than 1")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
     for name in ("optimizer.no_decay", "optimizer.frozen", "optimizer.below_layers", "init.allow_new", "lora.pattern", "lora.trained"):

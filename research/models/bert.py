@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import MaskedLMHead, pool
-from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig, make_norm
+from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
 
 
 class Bert(nn.Module):
@@ -20,6 +20,11 @@ class Bert(nn.Module):
 
     config: TransformerConfig
     deterministic: bool = True
+
+    def __post_init__(self):
+        check_choice("bert", "positions", self.config.positions, ("learned", "rotary"))
+        check_choice("bert", "pool", self.config.pool, ("first", "last", "mean"))
+        super().__post_init__()
 
     def setup(self):
         c = self.config

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import pool
-from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig
+from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig, check_choice
 
 
 class Gpt(nn.Module):
@@ -22,6 +22,10 @@ class Gpt(nn.Module):
     config: TransformerConfig
     deterministic: bool = True
 
+    def __post_init__(self):
+        check_choice("gpt", "positions", self.config.positions, ("learned", "rotary"))
+        super().__post_init__()
+
     def setup(self):
         c = self.config
         self.word = Embedding(c, c.vocab_size, "vocab")
@@ -30,7 +34,7 @@ class Gpt(nn.Module):
         self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
         self.decoder = Transformer(c, self.deterministic)
         if not c.tied_head:
-            self.head = Dense(c, (c.vocab_size,), ("embed", "vocab"), use_bias=False)
+            self.head = Dense(c, (c.vocab_size,), ("embed", "vocab"), use_bias=False, out_dtype="float32")
 
     @property
     def width(self) -> int:
@@ -54,6 +58,7 @@ class Gpt(nn.Module):
         return self._decode(tokens_BT, positions_BT, causal_mask(mask_BT.astype(jnp.int32)), None)[0]
 
     def embed(self, inputs):
+        check_choice("gpt", "pool", self.config.pool, ("last", "mean"))  # the first token sees itself alone
         return constrain(pool(self.encode(inputs), inputs["mask"], self.config.pool), "batch", "embed")
 
     def _decode(self, tokens_BT, positions_BT, mask_BTS, cache):
@@ -64,7 +69,7 @@ class Gpt(nn.Module):
 
     def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
         hidden_BTD, cache = self._decode(tokens_BT, positions_BT, mask_BTS, cache)
-        logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD).astype(jnp.float32)
+        logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD)
         return constrain(logits_BTV, "batch", "sequence", "vocab"), cache
 
 

@@ -94,6 +94,12 @@ class TransformerConfig:
         return self.initializer_stddev / ((2 * self.layers) ** 0.5 if self.scale_residual_initializer else 1)
 
 
+def check_choice(model: str, field: str, value: str, choices: tuple[str, ...]):
+    """Raises UserError for a value that the Transformer knows and this model cannot have."""
+    if value not in choices:
+        raise UserError(f"model.{field} is {value!r}, which {model} cannot have: choose one of {', '.join(choices)}.")
+
+
 def kernel(stddev, *axes):
     return nn.with_logical_partitioning(nn.initializers.truncated_normal(stddev), axes)
 
@@ -110,15 +116,17 @@ class Dense(nn.Module):
     axes: tuple[str | None, ...]
     stddev: float | None = None  # of the initial kernel; None: the config's
     use_bias: bool | None = None  # None: as the config says
+    out_dtype: str | None = None  # None: that of the computation
 
     @nn.compact
     def __call__(self, x):
         c, inputs = self.config, len(self.axes) - len(self.outputs)
         initializer = kernel(c.initializer_stddev if self.stddev is None else self.stddev, *self.axes)
         weight = self.param("kernel", initializer, (*x.shape[x.ndim - inputs :], *self.outputs))
-        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs)
+        out_dtype = self.out_dtype or c.dtype
+        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype)
         if c.use_bias if self.use_bias is None else self.use_bias:
-            y = y + self.param("bias", bias(*self.axes[inputs:]), self.outputs).astype(c.dtype)
+            y = y + self.param("bias", bias(*self.axes[inputs:]), self.outputs).astype(out_dtype)
         return y
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core import linen
+from research.core.errors import UserError
 from research.core.types import Mean, Vocabulary
 from research.models.gpt import causal_mask, positions_in_segments
 from research.objectives.losses import cross_entropy
@@ -31,6 +32,10 @@ class CausalLM:
     label_smoothing: float = 0.0
     separable = True
     generates = True  # text, by `model` and its cache: see research/generate.py
+
+    def __post_init__(self):
+        if not hasattr(self.model, "cache"):
+            raise UserError(f"objective causal_lm trains a decoder such as gpt, not {type(self.model).__name__}: choose model.name=gpt.")
 
     @property
     def example_batch(self):
