@@ -1,4 +1,11 @@
-"""SigLIP in small: 1,716 emoji and their names, in about two minutes on two CPU cores.
+"""SigLIP (arXiv 2303.15343) in small: as configs/contrastive/clip_tiny.py with the pairwise sigmoid loss, in two to three minutes on two CPU cores.
+
+What it reaches at least, on 195 emoji whose names were never seen:
+
+    in_batch_image_to_text_recall_at_1 0.07 (chance 0.005)
+    in_batch_image_to_text_recall_at_5 0.2 (chance 0.026)
+    in_batch_text_to_image_recall_at_1 0.07 (chance 0.005)
+    in_batch_text_to_image_recall_at_5 0.2 (chance 0.026)
 
     python -m research.train --config=configs/contrastive/siglip_tiny.py --workdir=runs/siglip_tiny
 """
