@@ -1,0 +1,27 @@
+"""Whether a sentence of a movie review is positive or negative, by a small BERT from scratch: 9,512 sentences with human scores, in about a minute.
+
+On two CPU cores. The validation sentences are of other reviews. What it reaches at least:
+
+    accuracy 0.73 (chance 0.51: always the most common label)
+
+    python -m research.train --config=configs/bert/sentiment_tiny.py --workdir=runs/sentiment
+    python -m research.predict --workdir=runs/sentiment --text="This is a great movie!"
+
+The quickstart is of the same shape, so that this can start from it; what may differ is named:
+
+    python -m research.train --config=configs/bert/sentiment_tiny.py --workdir=runs/sentiment_tuned --config.init.from=runs/quickstart \\
+        --config.init.allow_new="^(head|masked_lm|next_sentence|pooler)/"
+"""
+
+from configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.model.update(vocab_size=4096, max_length=128, width=96, layers=2, heads=8, mlp_width=192)
+    c.model.update(dropout=0.3, initializer_stddev=0.1, dtype="float32", scan_layers=False, pool="mean")
+    c.objective.update(name="sequence_classification", classes=2)
+    c.data.update(source="labelled_text", name="movie_reviews", batch_size=128, eval_batch_size=128, length=56, word_dropout=0.2)
+    c.optimizer.update(learning_rate=2e-3, warmup_steps=40, clip_norm=1.0, weight_decay=0.1)
+    c.run.update(steps=300, log_every=20, eval_every=100, save_every=300)
+    return c
