@@ -32,6 +32,12 @@ def test_the_vote_against_a_loop():
     assert probe.knn((100 * x, label), (y, wanted), 5) == probe.knn((x, label), (y, wanted), 5), "only direction counts"
 
 
+def test_filler_is_left_out():
+    batches = [(np.full((2, 3), i, np.float32), np.array([i, 7], np.int32), np.array([True, i < 2])) for i in range(3)]
+    x, label = probe.collect(lambda params, batch: batch, None, batches)
+    assert x[:, 0].tolist() == [0, 0, 1, 1, 2] and label.tolist() == [0, 7, 1, 7, 2]
+
+
 def test_one_class_is_no_probe():
     batch = (np.zeros((4, 2), np.float32), np.zeros(4, np.int32), np.ones(4, bool))
     with pytest.raises(UserError, match="classes"):
