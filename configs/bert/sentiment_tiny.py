@@ -1,16 +1,16 @@
-"""Whether a sentence of a movie review is positive or negative, by a small BERT from scratch: 9,512 sentences with human scores, in about a minute.
+"""Whether a sentence of a movie review is positive or negative: sentences with human scores, from scratch or from a pretrained run.
 
-On two CPU cores. The validation sentences are of other reviews. What it reaches at least:
+A BERT of two layers, with mean pooling, much dropout and words left out at random: 9,512 sentences are soon learned by heart. Two CPU cores, under
+3 minutes, data and compilation included. From scratch it reached, on the sentences of reviews never seen:
 
-    accuracy 0.73 (chance 0.51: always the most common label)
+    accuracy 0.76 (chance 0.51: the most common label)
 
     python -m research.train --config=configs/bert/sentiment_tiny.py --workdir=runs/sentiment
-    python -m research.predict --workdir=runs/sentiment --text="This is a great movie!"
 
-The quickstart is of the same shape, so that this can start from it; what may differ is named:
+The model is that of configs/quickstart.py, so that the same config fine-tunes a run of it, whose vocabulary it then takes:
 
-    python -m research.train --config=configs/bert/sentiment_tiny.py --workdir=runs/sentiment_tuned --config.init.from=runs/quickstart \\
-        --config.init.allow_new="^(head|masked_lm|next_sentence|pooler)/"
+    python -m research.train --config=configs/bert/sentiment_tiny.py --workdir=runs/sentiment \\
+        --config.init.from=runs/quickstart --config.init.allow_new='^(head|masked_lm|next_sentence|pooler)/'
 """
 
 from configs import base
