@@ -83,7 +83,7 @@ def test_every_field_of_the_base_is_read_somewhere():
         return re.search(rf'\b({group}|{called.get(group, "c|config")})\.{field}\b|\b{name}\b|"{field}"|^    {field}: ', source, re.MULTILINE)  # or filled by from_fields
 
     assert [name for name in config_lib.flatten(base.get_config()) if not is_read(name)] == []
-    assert not is_read("run.width") and not is_read("data.seed")
+    assert not is_read("run.breadth") and not is_read("data.furrow")
 
 
 def test_nothing_asks_a_config_for_a_field_that_may_not_be_there():
