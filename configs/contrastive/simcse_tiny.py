@@ -1,4 +1,15 @@
-"""Unsupervised SimCSE (Gao et al., arXiv 2104.08821) on the sentences of 106 English Wikipedia articles, in about two minutes on two CPU cores.
+"""Unsupervised SimCSE (Gao et al., arXiv 2104.08821) on the sentences of 106 English Wikipedia articles, in two to four minutes on two CPU cores.
+
+What it reaches at least, on sentences of the validation articles, 256 at a time (alignment and uniformity as in arXiv 2005.10242: lower is better).
+Before training all embeddings lie nearly in one point; after it they are spread out, and a sentence still meets its other dropout:
+
+    uniformity -3.3 (untrained -0.17; all in one point 0)
+    alignment 0.4 (untrained 0.05; of two sentences drawn by chance about 2)
+    contrastive_accuracy 0.99 (chance 0.004; untrained 0.88)
+    linear_accuracy 0.55 (chance 0.5; untrained 0.59)
+
+The last is whether a sentence of a movie review is positive, by a linear classifier of the embeddings, and tells what so small a corpus cannot give: of
+sentiment the embeddings know no more than random vectors of the same words, 0.59.
 
     python -m research.train --config=configs/contrastive/simcse_tiny.py --workdir=runs/simcse_tiny
 """
