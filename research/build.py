@@ -29,8 +29,9 @@ from research.training.checkpoint import Checkpoints
 
 
 def has_vocabulary(config) -> bool:
-    """Whether the objective that the config names must know of a tokenizer."""
-    return any(field.name == "vocabulary" for field in dataclasses.fields(objective_class(config)))
+    """Whether the objective that the config names must know of a tokenizer: one of two towers of images, as of no text, need not."""
+    images_only = config.model.name == "two_tower" and config.model.first.name == config.model.second.name == "vit"
+    return not images_only and any(field.name == "vocabulary" for field in dataclasses.fields(objective_class(config)))
 
 
 def tells_classes(config) -> bool:

@@ -2,8 +2,8 @@
 
 The paper's 400 million pairs were never published; TFDS knows LAION-400M, which was made to stand in for them, and prepares it where TensorFlow is
 installed and the pictures have been fetched. 32 epochs in batches of 32,768, Adam, weight decay 0.2, a cosine. The text tower is a GPT, 12
-layers of 512, whose last token is the text. For a v4-256 or the like; nobody has trained this config here. The paper's model found the class of 68.6 %
-of ImageNet's pictures by its name.
+layers of 512, whose last token is the text. For a v4-256 or the like; nobody has trained this config here. The paper's model found the class
+of 68.6 % of ImageNet's pictures by its name.
 
     python -m research.train --config=configs/contrastive/clip_b16.py --workdir=runs/clip_b16
 """

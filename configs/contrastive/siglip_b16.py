@@ -1,8 +1,8 @@
 """SigLIP with ViT-B/16 (Zhai et al., arXiv 2303.15343), 203M parameters.
 
-Both towers are of the size B: the image's is pooled by attention, the text's sees all of its 64 tokens both ways, and its last is the text. As section
-4 of the paper has it: batches of 32,768, Adam with b2 0.95, learning rate 0.001, weight decay 0.0001; scale and bias begin at 10 and -10. WebLI, its
-data, is not public: LAION-400M stands in for it, as in clip_b16.py. For a v4-256 or the like; nobody has trained this config here.
+Both towers are of the size B: the image's is pooled by attention, the text's sees all of its 64 tokens both ways, and its last is the text. As the
+paper's section 4 has it: batches of 32,768, Adam with b2 0.95, learning rate 0.001, weight decay 0.0001; scale and bias begin at 10 and -10. WebLI,
+its data, is not public: LAION-400M stands in for it, as in clip_b16.py. For a v4-256 or the like; nobody has trained this config here.
 
     python -m research.train --config=configs/contrastive/siglip_b16.py --workdir=runs/siglip_b16
 """

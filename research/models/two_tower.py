@@ -18,7 +18,8 @@ class TwoTower(nn.Module):
     """Any two models that embed, each under a linear map without bias into E dimensions, and a temperature that is learned.
 
     `inputs`: what the towers take, named first/... and second/...
-    `towers`: inputs -> (first_BE, second_BE, log_scale): embeddings of length 1, and the logarithm of what to multiply their similarities by, all float32.
+    `towers`: inputs -> (first_BE, second_BE, log_scale): embeddings of length 1, and the logarithm of what to multiply their
+      similarities by, all float32.
     `embed`: the inputs of one tower, named as that tower does -> embedding_BE of length 1. Where both would take them, the first does.
     """
 

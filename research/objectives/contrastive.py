@@ -49,9 +49,8 @@ def rank(x_BN, valid_N):
 
 
 def own_among(candidates, valid_B):
-    """(losses, nearest), each (B,): -log of the softmax of a row's own column of the first of `candidates`, among all columns of all; whether it is highest.
-
-    candidates: logits, each (B, N).
+    """(losses, nearest), each (B,): -log of the softmax of a row's own column of the first of `candidates`, among all columns of all; whether it is
+    the highest. candidates: logits, each (B, N).
     """
     own_BN, *others = among(valid_B, candidates[0]), *(jnp.where(valid_B, x_BN, LOWEST) for x_BN in candidates[1:])
     positive_B = diagonal(candidates[0])
@@ -200,12 +199,12 @@ class SimCse(_OneModel):
 
     loss = mean over texts of -log exp(sim(h_i, h_i') / t) / sum over j of [exp(sim(h_i, h_j') / t) + exp(sim(h_i, h_j-) / t)].
 
-    Unsupervised (eq. 4) h' is the same text under another dropout and there are no h-; nothing but dropout tells the views apart, so that an evaluation
-    has it too, of fixed keys. Supervised (eq. 5) h' is an entailed text and h- a contradicting one.
+    Unsupervised (eq. 4) h' is the same text under another dropout and there are no h-; nothing but dropout tells the views apart, so that an
+    evaluation has it too, of fixed keys. Supervised (eq. 5) h' is an entailed text and h- a contradicting one.
 
     Batch: `first/tokens`, `first/token_types` (B, T) int32, `first/mask` (B, T) bool, `valid` (B,) bool; supervised the same of second/ and third/.
-    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses. Metrics: `contrastive_accuracy`, how often h' is
-    the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
+    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses. Metrics: `contrastive_accuracy`, how often h'
+    is the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
     measured without dropout.
     """
 
@@ -295,8 +294,8 @@ class Clip(_TwoTowers):
 class SigLip(_TwoTowers):
     """SigLIP (Zhai et al., arXiv 2303.15343): each image with each text of the batch is a case of its own, a pair or none.
 
-    loss = 1 / N * sum over i, j of -log sigmoid(z_ij (scale * similarity_ij + bias)) (eq. 1), scale and bias learned. The paper begins at a scale of 10,
-    which is model.temperature=0.1, and a bias of -10.
+    loss = 1 / N * sum over i, j of -log sigmoid(z_ij (scale * similarity_ij + bias)) (eq. 1), scale and bias learned. The paper begins at a scale of
+    10, which is model.temperature=0.1, and a bias of -10.
 
     Batch and metrics: as Clip's. Parameters: those of the model, and beside them `bias`.
     """
@@ -319,8 +318,8 @@ class SigLip(_TwoTowers):
         first_BE, second_BE, log_scale = linen.apply(self.model, params, rng, batch, method="towers")
         similarities_BN, scale = similarities(first_BE, second_BE), jnp.exp(log_scale)
         losses_B = pairwise_sigmoid(scale * similarities_BN + params["bias"], valid_B)
-        metrics = recalls(similarities_BN, valid_B, self.model.kinds) | {"scale": Mean.of(scale, jnp.ones(())), "bias": Mean.of(params["bias"], jnp.ones(()))}
-        return {"siglip_loss": Mean.of(losses_B, valid_B)}, metrics
+        learned = {"scale": Mean.of(scale, jnp.ones(())), "bias": Mean.of(params["bias"], jnp.ones(()))}
+        return {"siglip_loss": Mean.of(losses_B, valid_B)}, recalls(similarities_BN, valid_B, self.model.kinds) | learned
 
 
 def batch_inputs(inputs):

@@ -56,7 +56,12 @@ def test_dropout_is_for_training_only(params):
 
 
 @pytest.mark.parametrize(
-    "towers, kinds", [((Vit(IMAGE), Vit(IMAGE)), ("first", "second")), ((Bert(TEXT), Gpt(TEXT)), ("first", "second")), ((Gpt(TEXT), Vit(IMAGE)), ("text", "image"))]
+    "towers, kinds",
+    [
+        ((Vit(IMAGE), Vit(IMAGE)), ("first", "second")),
+        ((Bert(TEXT), Gpt(TEXT)), ("first", "second")),
+        ((Gpt(TEXT), Vit(IMAGE)), ("text", "image")),
+    ],
 )
 def test_any_two_models_make_a_pair(towers, kinds):
     model = TwoTower(*towers, 5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from research import build
 from research.core import linen, sharding
 from research.core.errors import UserError
 from research.core.types import Vocabulary, loss_value, view
@@ -17,7 +18,7 @@ from research.models.two_tower import TwoTower, unit
 from research.models.vit import Vit, VitConfig
 from research.objectives import contrastive
 from research.objectives.contrastive import Clip, NtXent, SigLip, SimCse
-from tests.tiny import transformer_config
+from tests.tiny import tiny_config, transformer_config
 
 VALID = np.array([True, True, False, True, True, False])
 T, E = 0.3, 4
@@ -250,3 +251,11 @@ def test_the_parameters_are_those_of_the_model_and_a_head(params):
 def test_objectives_of_the_wrong_model_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_two_towers_of_images_need_no_tokenizer():
+    tower = {"name": "vit", "image_size": 8, "patch_size": 4, "norm": "pre"}
+    changes = {f"model__{view}__{name}": value for view in ("first", "second") for name, value in tower.items()}
+    config = tiny_config(model__name="two_tower", objective__name="clip", data__source="image_views", **changes)
+    assert not build.has_vocabulary(config) and build.objective(config).example_batch.keys() == {"first/image", "second/image", "valid"}
+    assert build.has_vocabulary(tiny_config(model__name="two_tower", objective__name="clip"))
