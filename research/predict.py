@@ -266,6 +266,9 @@ class Embedding(Task):
         if not hasattr(self.objective.model, "embed"):
             raise UserError(f"config.model.name is {self.config.model.name!r}, which has no `embed`: see research/models/bert.py.")
         self.pairs = self.pairs and bool(self.values.second_text)
+        needs = jax.eval_shape(lambda: linen.init(self.objective.model, jax.random.key(0), jax.tree.map(zeros, self.inputs), method="embed"))
+        if missing := needs.keys() - jax.eval_shape(self.objective.init, jax.random.key(0)).keys():
+            raise UserError(f"this run trained no {', '.join(sorted(missing))} to embed with: say --config.model.pool=mean.")
 
     def predict(self, params, inputs):
         return {"embedding": linen.apply(self.objective.model, params, None, inputs, method="embed")}
@@ -282,6 +285,10 @@ TASKS = {  # what an objective `predicts` -> how it is asked and told
     "masked words": MaskedWords,
     "embedding": Embedding,
 }
+
+
+def zeros(spec) -> np.ndarray:
+    return np.zeros(spec.shape, spec.dtype)
 
 
 def zip_all(first: str, a: list[str], second: str, b: list[str]) -> list[tuple[str, str]]:

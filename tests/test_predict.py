@@ -184,6 +184,11 @@ def test_embeddings_of_any_run(workdir, name):
     assert json.loads(line)["embedding"] == pytest.approx(wanted.tolist(), abs=1e-5) and len(wanted) == 16
 
 
+def test_what_was_not_trained_does_not_embed(workdir):
+    assert "no pooler" in error(workdir("words"), "--embed", f"--text={TEXT}")
+    assert len(json.loads(call(workdir("words"), "--embed", f"--text={TEXT}", "--config.model.pool=mean"))["embedding"]) == 16
+
+
 def test_embeddings_of_images(workdir, tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     assert len(json.loads(call(workdir("image"), "--embed", f"--image={tmp_path}/red.png"))["embedding"]) == 16
