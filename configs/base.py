@@ -68,9 +68,10 @@ def get_config():
     c.objective.classes = 2  # classification: labels there are
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
-    c.objective.temperature = 0.1  # nt_xent, simcse: of the similarities
+    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05
     c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses
     c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
+    c.objective.initial_bias = -10.0  # siglip: of the logits, to begin with; it is learned
     c.objective.decoder_width = 512  # masked_image: D of the decoder
     c.objective.decoder_layers = 8  # masked_image: L of the decoder
     c.objective.decoder_heads = 16  # masked_image: H of the decoder
@@ -146,6 +147,10 @@ def get_config():
     c.probe = ConfigDict()
     c.probe.evaluators = ()  # what else an evaluation measures, of frozen embeddings: rows of EVALUATORS (knn, linear)
     c.probe.name = placeholder(str)  # a labelled data set; absent: data.name
+    c.probe.dir = placeholder(str)  # as data.dir; likewise the next three
+    c.probe.text_field = placeholder(str)  # absent: data.text_field
+    c.probe.image_field = placeholder(str)  # absent: data.image_field
+    c.probe.label_field = placeholder(str)  # absent: data.label_field
     c.probe.source = "labelled_images"  # a row of SOURCES whose examples have a label
     c.probe.train_split = "train"  # whose labels may be seen
     c.probe.validation_split = "validation"  # whose labels are to be found

@@ -9,7 +9,6 @@ from typing import Any
 import grain
 import jax
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from research import tables
@@ -21,16 +20,16 @@ from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Examples, Objective, Source, Vocabulary
 from research.data import sources
 from research.data.corpus import Corpus
-from research.models import lora
+from research.data.records import KnownClasses
 from research.objectives.adapted import Adapted
 from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, from_fields
 from research.training import evaluate, optimizer, probe, state, step
-from research.training.checkpoint import Checkpoints
+from research.training.checkpoint import existing
 
 
 def has_vocabulary(config) -> bool:
-    """Whether the objective that the config names must know of a tokenizer: one of two towers of images, as of no text, need not."""
-    images_only = config.model.name == "two_tower" and config.model.first.name == config.model.second.name == "vit"
+    """Whether the objective that the config names must know of a tokenizer: not where it is of no text, or all towers of the model see images."""
+    images_only = len(tables.reading(config.model, "image")) == len(tables.towers(config.model))
     return not images_only and any(field.name == "vocabulary" for field in dataclasses.fields(objective_class(config)))
 
 
@@ -50,21 +49,20 @@ def objective(config, vocabulary: Vocabulary | None = None) -> Objective:
     """What the config trains. Without a vocabulary, one of the right size stands in: enough for shapes and costs."""
     if not has_vocabulary(config):
         return _objective(config, None)
-    group = text_group(config.model)
-    size = group.vocab_size
+    size, most = word_table(config)
     vocabulary = vocabulary or Vocabulary(size, continues=(False,) * size, pad=0, cls=2, sep=3, mask=4, end=3)
     if vocabulary.size > size:
         raise UserError(f"the tokenizer has {vocabulary.size} tokens, config.model.vocab_size is {size}: raise it to at least that.")
     for field in ("length", "short_length"):
-        if (config.data[field] or 0) > group.max_length:
-            raise UserError(f"config.data.{field} {config.data[field]} is longer than the {group.max_length} positions of config.model.max_length.")
+        if (config.data[field] or 0) > most:
+            raise UserError(f"config.data.{field} {config.data[field]} is longer than the {most} positions of config.model.max_length.")
     return _objective(config, vocabulary)
 
 
-def text_group(model):
-    """The fields of the model that reads text: of two towers, the last that is no ViT."""
-    towers = [group for group in (model.first, model.second) if group.name != "vit"] if model.name == "two_tower" else []
-    return towers[-1] if towers else model
+def word_table(config) -> tuple[int, int]:
+    """(tokens, positions) that the model has room for: of two towers that read text, what both have."""
+    groups = [group for _, group, _ in tables.reading(config.model, "tokens")] or [config.model]
+    return min(group.vocab_size for group in groups), min(group.max_length for group in groups)
 
 
 def _objective(config, vocabulary) -> Objective:
@@ -128,7 +126,9 @@ class Experiment:
         return "tokens" if "tokens" in self.objective.example_batch else "examples"
 
     def peak_flops(self) -> float | None:
-        return chips.peak_flops(self.mesh.devices.flat, self.config.model.dtype)
+        """Of all devices, FLOP/s at the dtype of the computation; None where it is not known, or the towers have two."""
+        dtypes = {group.dtype for _, group, _ in tables.towers(self.config.model)}
+        return chips.peak_flops(self.mesh.devices.flat, *dtypes) if len(dtypes) == 1 else None
 
 
 def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Experiment:
@@ -167,7 +167,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
 
 
 def _check_best_metric(c, means):
-    measured = [f"validation/{metric}" for metric in (*evaluate.names(means), *(f"{name}_accuracy" for name in c.probe.evaluators))]
+    measured = [f"validation/{metric}" for metric in (*evaluate.names(means), *map(probe_metric, c.probe.evaluators))]
     if c.run.best_metric not in measured:
         raise UserError(f"config.run.best_metric is {c.run.best_metric!r}: choose one of {', '.join(measured)}.")
 
@@ -185,8 +185,8 @@ def make_corpus(config, workdir: pathlib.Path) -> Corpus:
     if not kept.exists():
         kept = config.data.tokenizer
         if kept is None and config.init["from"] is not None and has_vocabulary(config):
-            kept = beginning(config).directory.parent / "tokenizer.json"  # its word table means these words
-    return Corpus(config, DATASETS, text_group(config.model).vocab_size if has_vocabulary(config) else None, kept)
+            kept = existing(config.init["from"]).directory.parent / "tokenizer.json"  # its word table means these words
+    return Corpus(config, DATASETS, word_table(config)[0] if has_vocabulary(config) else None, kept)
 
 
 def examples_of(config, corpus: Corpus, split: str, length: int, training: bool) -> Examples:
@@ -194,7 +194,7 @@ def examples_of(config, corpus: Corpus, split: str, length: int, training: bool)
     check_classes(config, corpus)
     examples = look_up(SOURCES, config.data.source, "data.source")(config, corpus, split, length, training)
     corpus.manifest[f"{split}/{length}"] = examples.manifest
-    return examples
+    return KnownClasses(examples, config.objective.classes) if tells_classes(config) else examples
 
 
 def check_classes(config, corpus: Corpus):
@@ -251,7 +251,7 @@ def eval_batches(e: Experiment, examples: grain.MapDataset, limit: int | None = 
 def probes(e: Experiment, corpus: Corpus) -> Callable:
     """params -> what the evaluators of the config's probe group say of the model's embeddings, which stay as they are."""
     p = e.config.probe
-    evaluators = [look_up(EVALUATORS, name, "probe.evaluators") for name in p.evaluators]
+    evaluators = {name: look_up(EVALUATORS, name, "probe.evaluators") for name in p.evaluators}
     if not evaluators:
         return lambda params: {}
     model, whole = e.objective.model, jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
@@ -261,73 +261,23 @@ def probes(e: Experiment, corpus: Corpus) -> Callable:
 
     def run(params):
         train, validation = (probe.collect(embed_step, params, eval_batches(e, examples)) for examples in splits)
-        return {name: figure for evaluator in evaluators for name, figure in evaluator(p, train, validation).items()}
+        return {probe_metric(name): evaluator(p, train, validation) for name, evaluator in evaluators.items()}
 
     return run
+
+
+def probe_metric(name: str) -> str:
+    return f"{name.rpartition(':')[2]}_accuracy"
 
 
 def probe_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The labelled examples of a split of the probe's data set, `probe.limit` at most, chosen at random but always the same."""
     p, own = config.probe, ConfigDict(config)
-    own.data.update(name=p.name or config.data.name, source=p.source)
+    fields = ("name", "dir", "text_field", "image_field", "label_field")
+    own.data.update(source=p.source, **{field: p[field] for field in fields if p[field] is not None})
     examples = look_up(SOURCES, p.source, "probe.source")(FrozenConfigDict(own), corpus.of(own), split, config.data.length, False)
     corpus.manifest[f"probe/{split}"] = examples.manifest
     chosen = grain.MapDataset.range(len(examples)).seed(0).shuffle().slice(slice(0, p.limit)).random_map(examples.example)
     if "label" not in chosen[0]:
         raise UserError(f"config.probe.source is {p.source!r}, whose examples have no label: choose labelled_images or labelled_text.")
     return chosen
-
-
-def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> state.TrainState:
-    """The state a run begins or goes on from, by the resume policy of research/training/checkpoint.py; puts `source` in its place."""
-    if checkpoints.latest is not None:
-        found, position = checkpoints.restore(e.shapes, e.shardings)
-        source.restore(position)
-        return found
-    fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
-    if e.config.init["from"] is None:
-        return fresh
-    params = jax.tree.map(lambda new, old: new if old is None else old, e.own(fresh.params), pretrained(e))
-    params = params if e.trained is e.objective else fresh.params | {"base": params}
-    return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
-
-
-def pretrained(e: Experiment):
-    """The objective's parameters in the run that `init.from` names, its low-rank updates merged; None for one that `init.allow_new` lets be new."""
-    there, shapes, shardings = beginning(e.config), e.own(e.shapes.params), e.own(e.shardings.params)
-    adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
-    how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
-    stored = there.stored_params()
-    if stored.keys() != {"base", "lora"}:
-        return there.restore_params(shapes, shardings, **how)
-    base = there.restore_params(shapes, shardings, under="base", **how)
-    whole = jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
-    pairs = there.restore_params(stored["lora"], jax.tree.map(lambda _: whole, stored["lora"]), under="lora")
-    without = {name for name in flatten_dict(pairs, sep="/") if flatten_dict(base, sep="/").get(name.rpartition("/")[0]) is None}
-    alpha = config_lib.read(there.directory.parent / "config.json", ConfigDict(e.config)).lora.alpha
-    return jax.jit(lora.merge, static_argnums=2, donate_argnums=0)(base, state.split(pairs, without)[0], alpha)
-
-
-def beginning(config) -> Checkpoints:
-    """The checkpoints of the run that `init.from` names. Raises UserError if it has none."""
-    checkpoints = Checkpoints(config.init["from"], read_only=True)
-    checkpoints.find()
-    return checkpoints
-
-
-def fitting(config, argv: list[str]):
-    """The config of a run for reading it here: where its mesh is not for the devices at hand, and the command line names no other, all of them."""
-    if not any(arg.startswith("--config.mesh.") for arg in argv):
-        try:
-            sharding.make_mesh(config.mesh)
-        except UserError:
-            config = ConfigDict(config)
-            config.mesh.update(data=1, fsdp=-1, context=1, tensor=1)
-    return FrozenConfigDict(config)
-
-
-def trained_params(e: Experiment, workdir: pathlib.Path, at_step: int | None = None):
-    """(step, parameters) of a run: its latest checkpoint, or the one asked for; the moving average where it kept one."""
-    checkpoints = Checkpoints(workdir, read_only=True)
-    found = checkpoints.find(at_step)
-    return found, e.merged(checkpoints.restore_params(e.shapes.params, e.shardings.params, found))

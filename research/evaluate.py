@@ -12,7 +12,7 @@ import jax
 from absl import flags
 
 from configs import base
-from research import build
+from research import build, restore
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import run_command
@@ -26,11 +26,11 @@ def main(argv):
 
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     sharding.join_processes(values.distributed)
-    workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
+    workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
     split = values.split or config.data.validation_split
     corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
-    step, params = build.trained_params(e, workdir, values.step)
+    step, params = restore.trained_params(e, workdir, values.step)
     with e.in_force():
         metrics = build.evaluator(e, corpus, split, config.run.eval_batches)(params)
     if jax.process_index() == 0:

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from configs import base
-from research import build
+from research import build, restore
 from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.data.text_stream import TextStream
@@ -34,7 +34,7 @@ from research.models import decode
 
 def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
-    workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
+    workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
     if not getattr(build.objective_class(config), "generates", False):
         raise UserError(f"this run was trained for {config.objective.name}, which generates no text: a run of causal_lm does.")
     sampling, prompts = check_flags(values), read_prompts(values)
@@ -45,7 +45,7 @@ def main(argv):
         raise UserError(f"config.model.name is {config.model.name!r}, which has no `cache` to decode with: see research/models/gpt.py.")
     context = e.objective.length  # as trained: of positions past it the model knows nothing
     ids = encode(prompts, tokenizer, context, values.max_tokens)
-    _, params = build.trained_params(e, workdir, values.step)
+    _, params = restore.trained_params(e, workdir, values.step)
     decoder = decode.Decoder(model, tokenizer.get_vocab_size(), e.objective.vocabulary.end)
     samples, size = (1, max(1, values.batch_size // values.beams)) if values.beams else (values.samples, values.batch_size)
     requests = [Request(prompt, of_prompt, sample) for prompt, of_prompt in zip(prompts, ids) for sample in range(samples)]

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from configs import base
-from research import build
+from research import build, restore
 from research.core import config as config_lib
 from research.core import linen
 from research.core.errors import UserError, run_command
@@ -32,7 +32,7 @@ from research.data.tokenizer import load_tokenizer, vocabulary
 
 def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
-    workdir, config = pathlib.Path(values.workdir), build.fitting(config, argv)
+    workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
     predicts = "embedding" if values.embed else getattr(build.objective_class(config), "predicts", None)
     if predicts not in TASKS:
         raise UserError(
@@ -43,7 +43,7 @@ def main(argv):
     task = TASKS[predicts](values, config, e.objective, tokenizer, label_names(workdir))
     items = task.items()
     prepared = [task.prepare(item) for item in items]  # all of them before anything is computed: what cannot be read is refused at once
-    _, params = build.trained_params(e, workdir, values.step)
+    _, params = restore.trained_params(e, workdir, values.step)
     predict = jax.jit(task.predict)
     for i, (item, notes, outputs) in enumerate(outputs_of(predict, params, items, prepared, values.batch_size)):
         told = task.tell(notes, outputs)
@@ -266,7 +266,7 @@ class Embedding(Task):
         if not hasattr(self.objective.model, "embed"):
             raise UserError(f"config.model.name is {self.config.model.name!r}, which has no `embed`: see research/models/bert.py.")
         self.pairs = self.pairs and bool(self.values.second_text)
-        needs = jax.eval_shape(lambda: linen.init(self.objective.model, jax.random.key(0), jax.tree.map(zeros, self.inputs), method="embed"))
+        needs = jax.eval_shape(lambda: linen.init(self.objective.model, jax.random.key(0), linen.zeros(self.inputs), method="embed"))
         if missing := needs.keys() - jax.eval_shape(self.objective.init, jax.random.key(0)).keys():
             raise UserError(f"this run trained no {', '.join(sorted(missing))} to embed with: say --config.model.pool=mean.")
 
@@ -285,10 +285,6 @@ TASKS = {  # what an objective `predicts` -> how it is asked and told
     "masked words": MaskedWords,
     "embedding": Embedding,
 }
-
-
-def zeros(spec) -> np.ndarray:
-    return np.zeros(spec.shape, spec.dtype)
 
 
 def zip_all(first: str, a: list[str], second: str, b: list[str]) -> list[tuple[str, str]]:

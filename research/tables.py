@@ -19,7 +19,7 @@ from research.data.movie_reviews import MovieReviews
 from research.data.packing import PackedText
 from research.data.pairs import SentencePairs
 from research.data.text_inputs import WordAugmentation
-from research.data.text_views import TextTriples, TextViews
+from research.data.text_views import TextPairs, TextTriples, TextViews
 from research.data.wikipedia_sample import WikipediaSample
 from research.models.bert import Bert
 from research.models.gpt import Gpt
@@ -35,10 +35,11 @@ from research.training import probe
 
 
 def from_fields(cls, group, **given):
-    """`cls` with the fields it has in common with a group of the config, and those of `given` that it has."""
-    known = {name: group[name] for name in group} | given
+    """`cls` with the fields it has in common with a group of the config, and those of `given` that it has; one absent there has its own default."""
     fields = dataclasses.fields(cls)
-    if missing := [f.name for f in fields if f.name not in known and f.default is f.default_factory is dataclasses.MISSING]:
+    wanted = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    known = {name: group[name] for name in group if group[name] is not None or name in wanted} | given
+    if missing := [name for name in wanted if name not in known]:
         raise UserError(f"{cls.__name__} wants {', '.join(missing)}, of which the config says nothing: add them to its group.")
     return cls(**{f.name: known[f.name] for f in fields if f.name in known})
 
@@ -46,6 +47,19 @@ def from_fields(cls, group, **given):
 def model(group):
     """The module that a `model` group of the config names."""
     return look_up(MODELS, group.name, "model.name")(group)
+
+
+def towers(group):
+    """(view, fields, module) of each tower that a `model` group names; of a model without towers, ("", its fields, itself)."""
+    module = model(group)
+    if not hasattr(module, "towers"):
+        return [("", group, module)]
+    return [("first", group.first, module.first_tower), ("second", group.second, module.second_tower)]
+
+
+def reading(group, what: str):
+    """Of the `towers`, (view, fields, module) of those whose inputs have `what`: tokens or image."""
+    return [tower for tower in towers(group) if what in getattr(tower[2], "inputs", lambda *_: ())(1, 1)]
 
 
 def two_tower(group) -> TwoTower:
@@ -72,18 +86,19 @@ def word_augmentation(config, vocabulary, training: bool) -> WordAugmentation | 
 def labelled_text(config, corpus: Corpus, split: str, length: int, training: bool):
     d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
     texts = ("text_field",) if d.second_text_field is None else ("text_field", "second_text_field")
-    records, fields = corpus.records(split, *texts, "label_field"), tuple(d[field] for field in texts)
+    records, fields = corpus.records(split, **dict.fromkeys(texts, "text"), label_field="class or score"), tuple(d[field] for field in texts)
     augmentation = word_augmentation(config, vocabulary, training)
     return LabelledText(records, fields, d.label_field, corpus.label_dtype, tokenizer, vocabulary, length, augmentation)
 
 
 def token_labels(config, corpus: Corpus, split: str, length: int, training: bool):
-    d, records = config.data, corpus.records(split, "text_field", "label_field")
+    d, records = config.data, corpus.records(split, text_field="sequence of words", label_field="sequence of classes")
     return TokenLabels(records, d.text_field, d.label_field, *corpus.text_tools(), length)
 
 
 def answers(config, corpus: Corpus, split: str, length: int, training: bool):
-    d, records = config.data, corpus.records(split, "text_field", "second_text_field", "label_field")
+    d, kind = config.data, "sequence of answers (text, answer_start)"
+    records = corpus.records(split, text_field="text", second_text_field="text", label_field=kind)
     return Answers(records, d.text_field, d.second_text_field, d.label_field, *corpus.text_tools(), length)
 
 
@@ -93,17 +108,27 @@ def text_views(config, corpus: Corpus, split: str, length: int, training: bool):
     return TextViews(store, length, vocabulary, word_augmentation(config, vocabulary, training))
 
 
+def text_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
+    records = corpus.records(split, text_field="text", second_text_field="text")
+    return TextPairs(records, (d.text_field, d.second_text_field), tokenizer, vocabulary, length, word_augmentation(config, vocabulary, training))
+
+
 def text_triples(config, corpus: Corpus, split: str, length: int, training: bool):
-    d, records = config.data, corpus.records(split, "text_field", "second_text_field", "label_field")
+    d, records = config.data, corpus.records(split, text_field="text", second_text_field="text", label_field="class")
     return TextTriples(records, (d.text_field, d.second_text_field, d.label_field), corpus.labels, *corpus.text_tools(), length)
 
 
-def images_of(config, corpus: Corpus, split: str, training: bool, *fields: str) -> Images:
-    """The images of a split, of the size that the model takes, or the first of two towers; the records have `fields` too."""
-    group = config.model.first if config.model.name == "two_tower" else config.model
+def images_of(config, corpus: Corpus, split: str, training: bool, **kinds: str) -> Images:
+    """The images of a split, of the size that the model takes; the records have fields of these `kinds` too."""
+    records = corpus.records(split, image_field="image", **kinds)
+    shapes = {module.inputs(1, 1)["image"].shape for _, _, module in reading(config.model, "image")}
+    if len(shapes) != 1:
+        found = " and ".join(f"{H} x {W} of {C} channels" for _, H, W, C in sorted(shapes)) or "none"
+        raise UserError(f"data.source={config.data.source} gives images of one size, the model takes {found}: choose a model, or towers, that match.")
     augmentation = from_fields(Augmentation, config.data) if training else None
-    records = corpus.records(split, "image_field", *fields)
-    return Images(records, config.data.image_field, group.image_size, group.channels, augmentation)
+    (_, size, _, channels), = shapes
+    return Images(records, config.data.image_field, size, channels, augmentation)
 
 
 def images(config, corpus: Corpus, split: str, length: int, training: bool):
@@ -111,7 +136,7 @@ def images(config, corpus: Corpus, split: str, length: int, training: bool):
 
 
 def labelled_images(config, corpus: Corpus, split: str, length: int, training: bool):
-    return LabelledImages(images_of(config, corpus, split, training, "label_field"), config.data.label_field, corpus.labels)
+    return LabelledImages(images_of(config, corpus, split, training, label_field="class"), config.data.label_field, corpus.labels)
 
 
 def image_views(config, corpus: Corpus, split: str, length: int, training: bool):
@@ -119,8 +144,11 @@ def image_views(config, corpus: Corpus, split: str, length: int, training: bool)
 
 
 def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
-    images = images_of(config, corpus, split, training, "text_field")
-    return ImageText(images, config.data.text_field, *corpus.text_tools(), length)
+    views = [[view for view, *_ in reading(config.model, what)] for what in ("image", "tokens")]
+    if sorted(views) != [["first"], ["second"]]:
+        raise UserError("data.source=image_text is for two towers, of which one takes images and one text: choose model.name=two_tower of such two.")
+    images = images_of(config, corpus, split, training, text_field="text")
+    return ImageText(images, config.data.text_field, *corpus.text_tools(), length, *(view for view, in views))
 
 
 MODELS = {  # name -> function(a model group of the config) -> module
@@ -161,9 +189,10 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "token_labels": token_labels,
     "answers": answers,
     "text_views": text_views,
+    "text_pairs": text_pairs,
     "text_triples": text_triples,
 }
-EVALUATORS = {  # name -> function(the probe group of the config, train, validation: embeddings with their labels) -> {metric: figure}
+EVALUATORS = {  # name -> function(the probe group of the config, train, validation: embeddings with their labels) -> the accuracy of validation
     "knn": lambda group, train, validation: probe.knn(train, validation, group.neighbors),
     "linear": lambda group, train, validation: probe.linear(train, validation),
 }

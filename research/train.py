@@ -11,7 +11,7 @@ import pathlib
 import jax
 
 from configs import base
-from research import build
+from research import build, restore
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError, run_command
@@ -32,7 +32,7 @@ def main(argv):
     evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches)
     r = config.run
     checkpoints = Checkpoints(workdir, r.keep, r.best_metric, r.best_mode)
-    state = build.starting_state(e, checkpoints, source)
+    state = restore.starting_state(e, checkpoints, source)
     start, speaks = int(state.step), jax.process_index() == 0
     run_directory.check_data(workdir, corpus.manifest)
     if speaks:

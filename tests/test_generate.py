@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from research import build, generate
+from research import build, generate, restore
 from research.core import config as config_lib
 from research.core.errors import run_command
 from research.data.tokenizer import load_tokenizer, train_byte_bpe, vocabulary
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     tokenizer.save(str(workdir / "tokenizer.json"))
     config = tiny_config(**GPT)
     (workdir / "config.json").write_text(config_lib.to_json(config))
-    e = build.experiment(build.fitting(config, []), vocabulary(tokenizer))
+    e = build.experiment(restore.fitting(config, []), vocabulary(tokenizer))
     checkpoints = Checkpoints(workdir, best_metric=config.run.best_metric)
     checkpoints.save(jax.jit(e.init, out_shardings=e.shardings)(), {"step": 0}, None)
     checkpoints.close()

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "research").rglob("*.py"))
 
 # Each room may import from itself and from rooms on a lower floor; rooms on one floor are strangers.
-FLOORS = [["core"], ["models"], ["objectives", "data"], ["training", "rl", "compile", "interop"], ["tables"], ["build"], ["commands"]]
+FLOORS = [["core"], ["models"], ["objectives", "data"], ["training", "rl", "compile", "interop"], ["tables"], ["build"], ["restore"], ["commands"]]
 
 
 def room(module: str) -> str:
@@ -17,7 +17,7 @@ def room(module: str) -> str:
     parts = module.split(".")
     if len(parts) > 1 and (ROOT / "research" / parts[1]).is_dir():
         return parts[1]
-    return parts[1] if parts[1:] in (["tables"], ["build"]) else "commands"
+    return parts[1] if parts[1:] in (["tables"], ["build"], ["restore"]) else "commands"
 
 
 def floor(name: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research import build, predict
+from research import build, predict, restore
 from research.core import config as config_lib
 from research.core import linen
 from research.core.errors import run_command
@@ -56,7 +56,7 @@ def make(folder, changes, labels):
     (folder / "config.json").write_text(config_lib.to_json(config))
     if labels:
         (folder / "labels.json").write_text(json.dumps(labels))
-    e = build.experiment(build.fitting(config, []), known)
+    e = build.experiment(restore.fitting(config, []), known)
     fresh = jax.jit(e.init, out_shardings=e.shardings)()
     noise = lambda x: x + 0.5 * jax.random.normal(jax.random.key(x.size), x.shape)
     head = {"head": jax.tree.map(noise, fresh.params["head"])} if "head" in fresh.params else {}
@@ -88,8 +88,8 @@ def loaded(folder):
     """(objective, parameters, tokenizer) of a run, read here."""
     _, config = config_lib.parse_run(["test", f"--workdir={folder}"], tiny_config())
     tokenizer = load_tokenizer(folder / "tokenizer.json") if build.has_vocabulary(config) else None
-    e = build.experiment(build.fitting(config, []), tokenizer and vocabulary(tokenizer))
-    return e.objective, build.trained_params(e, folder)[1], tokenizer
+    e = build.experiment(restore.fitting(config, []), tokenizer and vocabulary(tokenizer))
+    return e.objective, restore.trained_params(e, folder)[1], tokenizer
 
 
 def of_text(folder, *texts):

@@ -47,6 +47,7 @@ def data_set(class_name, features, rows):
 
 
 Reviews = data_set("Reviews", {"text": TEXT, "label": tfds.features.ClassLabel(names=["neg", "pos"])}, REVIEWS)
+Stars = data_set("Stars", {"text": TEXT, "label": tfds.features.Scalar(np.int32)}, [("The cat sat.", 4), ("Dogs ran.", 0)])
 Scored = data_set("Scored", {"sentence1": TEXT, "sentence2": TEXT, "label": tfds.features.Scalar(np.float32)}, SCORED)
 Tagged = data_set(
     "Tagged", {"tokens": tfds.features.Sequence(TEXT), "ner": tfds.features.Sequence(tfds.features.ClassLabel(names=["O", "B-X", "B-Y"]))}, TAGGED

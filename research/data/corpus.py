@@ -51,15 +51,8 @@ class Corpus:
 
     @property
     def label_dtype(self):
-        """int32 where data.label_field holds the numbers of classes, float32 where it holds a score. Raises UserError where it holds neither."""
-        field, features = self._config.data.label_field, self.builder.info.features
-        feature = features[field] if field in features else None
-        dtype = getattr(feature, "np_dtype", None)
-        if dtype is None or feature.shape != () or not np.issubdtype(dtype, np.number):
-            raise UserError(
-                f"data.label_field is {field!r}: choose a ClassLabel or a number of {self._config.data.name}, which has {', '.join(features)}."
-            )
-        return np.float32 if np.issubdtype(dtype, np.floating) else np.int32
+        """int32 where data.label_field holds the numbers of classes, float32 where it holds a score."""
+        return np.float32 if np.issubdtype(self.builder.info.features[self._config.data.label_field].np_dtype, np.floating) else np.int32
 
     def text_tools(self):
         """(tokenizer, vocabulary). Raises UserError if the objective wants none."""
@@ -75,13 +68,16 @@ class Corpus:
         d = self._config.data
         return text.Documents(self.builder, split, d.text_field, None if whole else d.language)
 
-    def records(self, split: str, *fields: str) -> Records:
-        """The examples of a split, which have the features that these fields of config.data name. Raises UserError for one that is not set."""
+    def records(self, split: str, **kinds: str) -> Records:
+        """The examples of a split, which have the features that these fields of config.data name, of these kinds (research/data/records.py).
+
+        Raises UserError for one that is not set, not there, or of another kind.
+        """
         d = self._config.data
-        if unset := [f"data.{field}" for field in fields if d[field] is None]:
+        if unset := [f"data.{field}" for field in kinds if d[field] is None]:
             features = ", ".join(self.builder.info.features)
             raise UserError(f"data.source={d.source} wants {', '.join(unset)}: set it to a feature of {d.name}: {features}.")
-        return Records(self.builder, split, {field: d[field] for field in fields})
+        return Records(self.builder, split, {field: (d[field], kind) for field, kind in kinds.items()})
 
     def _trained_tokenizer(self, size: int) -> pathlib.Path:
         d = self._config.data

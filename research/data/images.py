@@ -99,9 +99,10 @@ class ImageViews:
 
 class ImageText:
     """`first/image` (S, S, C) uint8; `second/tokens`, `second/token_types` (length,) int32 and `second/mask` (length,) bool of the text that
-    `feature` holds (CLIP, arXiv 2103.00020, section 2.3)."""
+    `feature` holds (CLIP, arXiv 2103.00020, section 2.3); the other way round where the views of image and text are `second` and `first`."""
 
-    def __init__(self, images: Images, feature: str, tokenizer, vocabulary: Vocabulary, length: int):
+    def __init__(self, images: Images, feature: str, tokenizer, vocabulary: Vocabulary, length: int, image: str = "first", text: str = "second"):
+        self._views = image, text
         self._images, self._feature, self._length = images, feature, length
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self.manifest = images.manifest
@@ -112,7 +113,8 @@ class ImageText:
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         record = self._images.records[i]
         text = text_inputs([as_text(record[self._feature])], self._tokenizer, self._vocabulary, self._length)
-        return {"first/image": self._images.image(i, record, rng)} | {f"second/{name}": x for name, x in text.items()}
+        of_image, of_text = self._views
+        return {f"{of_image}/image": self._images.image(i, record, rng)} | {f"{of_text}/{name}": x for name, x in text.items()}
 
 
 def read_image(path: str | pathlib.Path, size: int, channels: int, convert: bool = True) -> np.ndarray:

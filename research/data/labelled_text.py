@@ -2,22 +2,12 @@
 
 import numpy as np
 import tokenizers
-from tqdm import tqdm
 
 from research.core.errors import UserError
 from research.core.types import Vocabulary
-from research.data.records import Records
+from research.data.records import Records, usable
 from research.data.text import as_text
 from research.data.text_inputs import WordAugmentation, encode, lay_out, question_inputs, word_inputs
-
-
-def usable(records: Records, test) -> np.ndarray:
-    """The indices of the records that pass `test`, which reads them all once. Raises UserError if none does."""
-    bar = tqdm(range(len(records)), desc=f"reading {records.name}", unit=" examples", delay=2)
-    indices = np.array([i for i in bar if test(records[i])], np.int64)
-    if not len(indices):
-        raise UserError(f"no example of {records.name} has both a text and a label: choose another split, or other fields.")
-    return indices
 
 
 class LabelledText:
@@ -77,7 +67,7 @@ class TokenLabels:
 
     def _labelled(self, record) -> bool:
         words, tags = len(record[self._words]), len(record[self._tags])
-        if isinstance(record[self._words], bytes) or words != tags:
+        if words != tags:
             raise UserError(f"{self._words} and {self._tags} of {self._records.name} are not a word with a tag each: choose two such features.")
         return words > 0
 

@@ -2,11 +2,34 @@
 
 import hashlib
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tqdm import tqdm
 
 from research.core.errors import UserError, is_disk_full
+from research.core.types import Examples
 from research.data.fetch import cache_lock
+
+
+def _leaf(feature):
+    return getattr(feature, "feature", feature)  # of a sequence
+
+
+def _is(feature, kind) -> bool:
+    dtype = getattr(feature, "np_dtype", None)
+    return isinstance(dtype, type | np.dtype) and feature.shape == () and np.issubdtype(dtype, kind)
+
+
+KINDS = {  # what a feature of a data set may have to be -> whether it is
+    "text": lambda feature: _is(_leaf(feature), np.object_),
+    "image": lambda feature: isinstance(feature, tfds.features.Image) or feature.np_dtype == np.uint8 and len(feature.shape) == 3,
+    "class": lambda feature: _is(feature, np.integer),
+    "class or score": lambda feature: _is(feature, np.number),
+    "sequence of words": lambda feature: _leaf(feature) is not feature and _is(_leaf(feature), np.object_),
+    "sequence of classes": lambda feature: _leaf(feature) is not feature and _is(_leaf(feature), np.integer),
+    "sequence of answers (text, answer_start)": lambda feature: {"text", "answer_start"} <= set(getattr(_leaf(feature), "keys", tuple)()),
+}
 
 
 class Records:
@@ -15,16 +38,20 @@ class Records:
     Args:
       builder: a TFDS builder with an `array_record` file format; it is prepared on first use.
       split: any TFDS split, "train[:99%]" too.
-      fields: {field of config.data: the feature it names}: those that must be there.
+      fields: {field of config.data: (the feature it names, which must be there, and what it must be, of KINDS)}.
 
     Raises UserError if the data set cannot be had or read by index, or has no such split or feature.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fields: dict[str, str]):
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fields: dict[str, tuple[str, str]]):
         prepare(builder)
-        for field, feature in fields.items():
-            if feature not in builder.info.features:
-                raise UserError(f"data.{field} is {feature!r}, but {builder.info.full_name} has: {', '.join(builder.info.features)}.")
+        features = builder.info.features
+        for field, (feature, kind) in fields.items():
+            if feature not in features:
+                raise UserError(f"data.{field} is {feature!r}, but {builder.info.full_name} has: {', '.join(features)}.")
+            if not KINDS[kind](features[feature]):
+                fitting = ", ".join(name for name in features if KINDS[kind](features[name])) or "none"
+                raise UserError(f"data.{field} is {feature!r}, which is no {kind}: of {builder.info.full_name} {fitting} would do.")
         images = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
         try:
             self._source = builder.as_data_source(split=split, decoders={name: tfds.decode.SkipDecoding() for name in images})
@@ -45,6 +72,31 @@ class Records:
     def key(self, *how) -> str:
         """Sixteen characters that name these records and `how` they are read: of what is made from them and kept."""
         return hashlib.sha256("\n".join(map(str, (self.name, *how, self._place))).encode()).hexdigest()[:16]
+
+
+def usable(records: Records, test) -> np.ndarray:
+    """The indices of the records that pass `test`, which reads them all once. Raises UserError if none does."""
+    bar = tqdm(range(len(records)), desc=f"reading {records.name}", unit=" examples", delay=2)
+    indices = np.array([i for i in bar if test(records[i])], np.int64)
+    if not len(indices):
+        raise UserError(f"no example of {records.name} has all that is asked of it, a text or a label that is not empty for instance: choose another split, or other fields.")
+    return indices
+
+
+class KnownClasses:
+    """Examples whose `label`, or `labels`, an objective that tells `classes` apart knows. Asking for one that it does not raises UserError."""
+
+    def __init__(self, examples: Examples, classes: int):
+        self._examples, self._classes, self.manifest = examples, classes, examples.manifest
+
+    def __len__(self):
+        return len(self._examples)
+
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        example = self._examples.example(i, rng)
+        if (highest := max(example[name].max() for name in ("label", "labels") if name in example)) >= self._classes:
+            raise UserError(f"a label of the data set is {highest}, objective.classes is {self._classes}: labels count from 0, so set it higher.")
+        return example
 
 
 def prepare(builder):

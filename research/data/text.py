@@ -23,7 +23,7 @@ class Documents:
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, field: str, language: str | None = "en", second_field: str | None = None):
         fields = {"text_field": field} | ({} if second_field is None else {"second_text_field": second_field})
-        self._records = Records(builder, split, fields)
+        self._records = Records(builder, split, {name: (feature, "text") for name, feature in fields.items()})
         self._fields, self._language = tuple(fields.values()), language
         self.name, self.key = self._records.name, self._records.key(*self._fields, language)  # key: of what it reads
 

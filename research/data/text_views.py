@@ -1,17 +1,18 @@
-"""Texts for contrastive learning: one to be seen twice under different dropout, or three of which two belong together (SimCSE, arXiv 2104.08821)."""
+"""Texts for contrastive learning: one to be seen twice under different dropout, two that belong together, or those with a third that does not."""
 
 import numpy as np
 import tokenizers
 
 from research.core.errors import UserError
 from research.core.types import Vocabulary
-from research.data.records import Records
+from research.data.records import Records, usable
 from research.data.text import TokenStore, as_text
 from research.data.text_inputs import WordAugmentation, encode, lay_out
 
 
 class TextViews:
-    """The sentences of all documents, each the `first` view of itself: an unsupervised objective makes the second (section 3)."""
+    """The sentences of all documents, each the `first` view of itself: the objective makes the second by dropout (SimCSE, arXiv 2104.08821,
+    section 3). Words that an augmentation leaves out are out of both."""
 
     def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, augmentation: WordAugmentation | None):
         self._store, self._length, self._vocabulary, self._augmentation = store, length, vocabulary, augmentation
@@ -28,8 +29,42 @@ class TextViews:
         return prefixed("first", lay_out([self._augmentation(ids, rng) if self._augmentation else ids], self._vocabulary, self._length))
 
 
+class TextPairs:
+    """Two texts that belong together, as a question and its answer or a sentence and its translation: views `first` and `second`.
+
+    Left out, and counted in the manifest, are examples with an empty text.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        fields: tuple[str, str],
+        tokenizer: tokenizers.Tokenizer,
+        vocabulary: Vocabulary,
+        length: int,
+        augmentation: WordAugmentation | None,
+    ):
+        self._records, self._fields, self._augmentation = records, fields, augmentation
+        self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
+        self._indices = usable(records, lambda record: all(as_text(record[field]).strip() for field in fields))
+        self.manifest = {"examples": records.name, "number_of_examples": len(self), "number_left_out": len(records) - len(self)}
+
+    def __len__(self):
+        return len(self._indices)
+
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """first/tokens, ..., second/tokens, ...: those of `lay_out` for each of the two."""
+        record = self._records[int(self._indices[i])]
+        example = {}
+        for view, field in zip(("first", "second"), self._fields):
+            ids = encode(self._tokenizer, as_text(record[field]))
+            ids = self._augmentation(ids, rng) if self._augmentation and len(ids) else ids
+            example |= prefixed(view, lay_out([ids], self._vocabulary, self._length))
+        return example
+
+
 class TextTriples:
-    """A premise, a hypothesis that it entails, and one that it contradicts, the hard negative (section 4): views `first`, `second`, `third`.
+    """A premise, a hypothesis that it entails, and one that it contradicts, the hard negative (SimCSE, section 4): views `first`, `second`, `third`.
 
     Made of pairs labelled entailment, neutral or contradiction, as TFDS's glue/mnli and snli are: for each entailment with a premise that
     has a contradiction too there is one triple. Premises that lack either give none.

@@ -60,22 +60,18 @@ class MaskedImage:
         return self.model.inputs(self.batch_size, 0) | {"valid": jax.ShapeDtypeStruct((self.batch_size,), bool)}
 
     @property
-    def _inputs(self):
-        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.model.inputs(1, 0).items()}
+    def _calls(self):
         order_1N = jnp.arange(self.model.config.patches)[None]
+        encoder = linen.Call(self.model, (linen.zeros(self.model.inputs(1, 0)), order_1N[:, : self.visible]), "encode_visible")
         hidden = jnp.zeros((1, self.visible + self.model.config.class_token, self.model.width))
-        return (inputs, order_1N[:, : self.visible]), (hidden, order_1N)
+        return {"": encoder, "decoder": linen.Call(self.decoder, (hidden, order_1N))}
 
     def init(self, rng):
-        encoder, decoder = self._inputs
-        encoder_rng, decoder_rng = jax.random.split(rng)
-        params = linen.init(self.model, encoder_rng, *encoder, method="encode_visible")
-        return params | {"decoder": linen.init(self.decoder, decoder_rng, *decoder)}
+        return linen.init_all(self._calls, rng)
 
     @property
     def logical_axes(self):
-        encoder, decoder = self._inputs
-        return linen.logical_axes(self.model, *encoder, method="encode_visible") | {"decoder": linen.logical_axes(self.decoder, *decoder)}
+        return linen.all_logical_axes(self._calls)
 
     def loss_fn(self, params, batch, rng):
         mask_rng, encoder_rng, decoder_rng = (jax.random.key(0), None, None) if rng is None else jax.random.split(rng, 3)

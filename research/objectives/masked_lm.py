@@ -49,8 +49,7 @@ class MaskedLM:
 
     @property
     def _inputs(self):
-        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.model.inputs(1, self.length).items()}
-        return inputs, jnp.zeros((1, self.predictions(self.length)), jnp.int32)
+        return linen.zeros(self.model.inputs(1, self.length)), jnp.zeros((1, self.predictions(self.length)), jnp.int32)
 
     def init(self, rng):
         return linen.init(self.model, rng, *self._inputs)

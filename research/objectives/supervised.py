@@ -68,19 +68,16 @@ class Supervised:
         return self.inputs | self.labels | {"valid": jax.ShapeDtypeStruct((self.batch_size,), bool)}
 
     @property
-    def _zeros(self):
-        inputs = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.model.inputs(1, self.length).items()}
-        return inputs, jnp.zeros((1, self.model.width))
+    def _calls(self):
+        model = linen.Call(self.model, (linen.zeros(self.model.inputs(1, self.length)),), self.method)
+        return {"": model, "head": linen.Call(self.head, (jnp.zeros((1, self.model.width)),))}
 
     def init(self, rng):
-        inputs, x_1D = self._zeros
-        model_rng, head_rng = jax.random.split(rng)
-        return linen.init(self.model, model_rng, inputs, method=self.method) | {"head": linen.init(self.head, head_rng, x_1D)}
+        return linen.init_all(self._calls, rng)
 
     @property
     def logical_axes(self):
-        inputs, x_1D = self._zeros
-        return linen.logical_axes(self.model, inputs, method=self.method) | {"head": linen.logical_axes(self.head, x_1D)}
+        return linen.all_logical_axes(self._calls)
 
     def logits(self, params, inputs, rng):
         """(B, C) float32, or (B, T, C) where `method` is encode."""

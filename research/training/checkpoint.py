@@ -149,6 +149,13 @@ class Checkpoints:
             raise UserError(f"the checkpoint {self.directory / str(step)} cannot be read ({str(e)[:200]}): {advice}.") from e
 
 
+def existing(workdir) -> Checkpoints:
+    """The checkpoints of a run, for reading. Raises UserError if it has none."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    checkpoints.find()
+    return checkpoints
+
+
 def _abstract(shapes, shardings):
     return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings)
 

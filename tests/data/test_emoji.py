@@ -45,7 +45,7 @@ def test_pictures_are_cut_from_the_sheet_and_laid_on_white(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_published_emoji(cache):
     builder = Emoji(data_dir=str(cache / "tfds"), file_format="array_record")
-    train, validation = (Records(builder, split, {"image_field": "image"}) for split in ("train", "validation"))
+    train, validation = (Records(builder, split, {"image_field": ("image", "image")}) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (1716, 195)
     names = [{example["text"] for example in all_of(split)} for split in (train, validation)]
     assert not names[0] & names[1] and b"guitar" in names[0] | names[1]

@@ -16,7 +16,8 @@ WHITE = 255
 
 
 def config(**changes):
-    given = {"data__name": "tests.tiny_images:TinyImages", "model__image_size": 8, "model__channels": 3, "data__length": 16}
+    model = {"model__name": "vit", "model__patch_size": 4, "model__image_size": 8, "model__channels": 3}
+    given = {"data__name": "tests.tiny_images:TinyImages", "data__length": 16} | model
     return tiny_config(**(given | changes))
 
 
@@ -38,7 +39,7 @@ def test_labelled_images_are_read_without_tensorflow(cache):
 
 def test_a_stored_image_is_the_bytes_of_its_file(cache):
     c = config()
-    record = Corpus(c, tables.DATASETS, None, None).records("train", "image_field")[0]
+    record = Corpus(c, tables.DATASETS, None, None).records("train", image_field="image")[0]
     assert record["image"].startswith(b"\x89PNG")
 
 
@@ -80,7 +81,8 @@ def test_two_views_differ_in_training_and_evaluation_and_are_the_same_each_time(
 
 
 def test_images_have_their_texts(cache):
-    c = config(model__name="two_tower", model__first__image_size=6, model__first__channels=1)
+    tower = {"name": "vit", "image_size": 6, "patch_size": 3, "channels": 1}
+    c = config(model__name="two_tower", **{f"model__first__{name}": value for name, value in tower.items()})
     corpus = Corpus(c, tables.DATASETS, 64, None)
     found = tables.SOURCES["image_text"](c, corpus, "train", 16, False)
     texts = set()
@@ -93,12 +95,28 @@ def test_images_have_their_texts(cache):
         assert (tokens[mask][0], tokens[mask][-1]) == (corpus.vocabulary.cls, corpus.vocabulary.sep)
         texts.add(corpus.tokenizer.decode(tokens[mask].tolist()))
     assert texts == {f"a {color} {shape}" for color in COLORS for shape in SHAPES}
+    turned = config(model__name="two_tower", **{f"model__second__{name}": value for name, value in tower.items()})
+    other = tables.SOURCES["image_text"](turned, corpus, "train", 16, False).example(0, None)
+    np.testing.assert_array_equal(other["second/image"], found.example(0, None)["first/image"])
+    np.testing.assert_array_equal(other["first/tokens"], found.example(0, None)["second/tokens"])
+
+
+def test_the_towers_must_match_the_source(cache):
+    tower = {"name": "vit", "image_size": 8, "patch_size": 4, "channels": 3}
+    both = {f"model__{view}__{name}": value for view in ("first", "second") for name, value in tower.items()}
+    changes = {"data__crop_area": 0.5, "model__name": "two_tower"} | both
+    assert examples("image_views", **changes).example(0, np.random.default_rng(0))["second/image"].shape == (8, 8, 3)
+    with pytest.raises(UserError, match="gives images of one size, the model takes 8 x 8 of 3 channels and 12 x 12 of 3 channels"):
+        examples("image_views", **changes | {"model__second__image_size": 12})
+    for unfit in (changes, {}):
+        with pytest.raises(UserError, match="image_text is for two towers, of which one takes images and one text"):
+            examples("image_text", data__source="image_text", **unfit)
 
 
 def test_a_long_text_keeps_the_token_that_ends_it(cache):
     c = config()
     corpus = Corpus(c, tables.DATASETS, 64, None)
-    pictures = tables.images_of(c, corpus, "train", False, "text_field")
+    pictures = tables.images_of(c, corpus, "train", False, text_field="text")
     whole, short = (images.ImageText(pictures, "text", corpus.tokenizer, corpus.vocabulary, length).example(0, None) for length in (16, 4))
     assert whole["second/mask"].sum() == 5 and short["second/mask"].all()
     assert (short["second/tokens"][:3] == whole["second/tokens"][:3]).all() and short["second/tokens"][3] == corpus.vocabulary.sep
@@ -106,7 +124,8 @@ def test_a_long_text_keeps_the_token_that_ends_it(cache):
 
 def test_texts_want_an_objective_of_text(cache):
     with pytest.raises(UserError, match="data.source=image_text gives text"):
-        examples("image_text", data__source="image_text")
+        tower = {"name": "vit", "image_size": 8, "patch_size": 4}
+        examples("image_text", data__source="image_text", model__name="two_tower", **{f"model__first__{name}": value for name, value in tower.items()})
 
 
 def test_a_feature_that_is_not_there_is_named(cache):

@@ -105,13 +105,17 @@ def test_answers_stand_where_they_are_said_to(cache, kept):
 @pytest.mark.parametrize(
     "name, source, data, message",
     [
-        ("Reviews", "labelled_text", {"label_field": "text"}, "label_field is 'text'.*number.*text, label|label_field is 'text'.*label, text"),
+        ("Reviews", "labelled_text", {"label_field": "text"}, "label_field is 'text', which is no class or score: of .* label would do"),
         ("Reviews", "labelled_text", {"label_field": "stars"}, "label_field is 'stars'"),
         ("Tagged", "labelled_text", {"text_field": "tokens", "label_field": "ner"}, "label_field is 'ner'"),
         ("Reviews", "labelled_text", {"second_text_field": "other"}, "second_text_field is 'other'"),
         ("Questions", "answers", {"text_field": "question", "label_field": "answers"}, "answers wants data.second_text_field"),
-        ("Scored", "token_labels", {"text_field": "sentence1", "label_field": "sentence2"}, "not a word with a tag each"),
-        ("Scored", "text_triples", {"text_field": "sentence1", "second_text_field": "sentence2"}, "entailment and contradiction.*has none"),
+        ("Scored", "token_labels", {"text_field": "sentence1", "label_field": "sentence2"}, "'sentence1', which is no sequence of words"),
+        ("Tagged", "token_labels", {"text_field": "tokens", "label_field": "tokens"}, "'tokens', which is no sequence of classes: .* ner would do"),
+        ("Tagged", "labelled_images", {"image_field": "ner"}, "'ner', which is no image: .* none would do"),
+        ("Questions", "answers", {"text_field": "question", "second_text_field": "context", "label_field": "context"}, "no sequence of answers"),
+        ("Reviews", "text_triples", {"second_text_field": "text"}, "entailment and contradiction.*has neg, pos"),
+        ("Scored", "text_triples", {"text_field": "sentence1", "second_text_field": "sentence2"}, "'label', which is no class"),
     ],
 )
 def test_what_a_data_set_lacks_is_named(cache, kept, name, source, data, message):
@@ -132,3 +136,15 @@ def test_a_data_set_of_lines_needs_no_labels(cache, kept, source):
     assert len(examples) > 0 and corpus.labels is None and examples[0].keys() >= ({"tokens", "segments"} if source == "packed_text" else {"first/mask"})
 
 
+def test_a_label_that_the_objective_does_not_know_is_refused(cache, kept):
+    """Classes that are plain numbers say nowhere how many there are."""
+    given = {"data__name": "tests.tiny_labelled_text:Stars", "data__source": "labelled_text", "objective__name": "sequence_classification"}
+    for classes, known in ((5, True), (4, False)):
+        c = tiny_config(**given, objective__classes=classes)
+        examples = build.examples_of(c, Corpus(c, tables.DATASETS, 300, kept), "train", LENGTH, False)
+        rows = (examples.example(i, np.random.default_rng(0)) for i in range(len(examples)))
+        if known:
+            assert {int(row["label"]) for row in rows} == {0, 4}
+        else:
+            with pytest.raises(UserError, match="a label of the data set is 4, objective.classes is 4"):
+                list(rows)

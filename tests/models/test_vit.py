@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import build
+from research import build, restore
 from research.core import linen
 from research.core.errors import UserError
 from research.models.vit import Vit, patches_of, pixels, resize_positions, sincos, variant
@@ -173,7 +173,7 @@ def started(folder, image_size, begin=None, **changes):
     config = tiny_config(**(fields | {"init__from": begin and str(begin)} | changes))
     e = build.experiment(config, devices=jax.devices()[: config.mesh.fsdp])
     checkpoints = Checkpoints(folder, best_metric="validation/loss")
-    state = build.starting_state(e, checkpoints, None)
+    state = restore.starting_state(e, checkpoints, None)
     checkpoints.save(state, {}, None)
     checkpoints.close()
     return state

@@ -16,7 +16,7 @@ from research.core.types import Vocabulary, loss_value, view
 from research.models.bert import Bert
 from research.models.two_tower import TwoTower, unit
 from research.models.vit import Vit, VitConfig
-from research.objectives import contrastive
+from research.objectives import similarity
 from research.objectives.contrastive import Clip, NtXent, SigLip, SimCse
 from tests.tiny import tiny_config, transformer_config
 
@@ -63,12 +63,12 @@ def by_hand(name, a, b, c, valid, scale=1 / T, bias=-1.5):
 def computed(name, a, b, c, valid):
     count = jnp.sum(valid)
     if name == "nt_xent":
-        return jnp.sum(contrastive.nt_xent(a, b, T, valid)[0] * valid) / (2 * count)
+        return jnp.sum(similarity.nt_xent(a, b, T, valid)[0] * valid) / (2 * count)
     if name == "info_nce":
-        return jnp.sum(sum(contrastive.info_nce(contrastive.similarities(a, b) / T, valid)) * valid) / (2 * count)
+        return jnp.sum(sum(similarity.info_nce(similarity.similarities(a, b) / T, valid)) * valid) / (2 * count)
     if name == "pairwise_sigmoid":
-        return jnp.sum(contrastive.pairwise_sigmoid(contrastive.similarities(a, b) / T - 1.5, valid) * valid) / count
-    return jnp.sum(contrastive.own_among([contrastive.similarities(a, x) / T for x in (b, c)], valid)[0] * valid) / count
+        return jnp.sum(similarity.pairwise_sigmoid(similarity.similarities(a, b) / T - 1.5, valid) * valid) / count
+    return jnp.sum(similarity.own_among([similarity.similarities(a, x) / T for x in (b, c)], valid)[0] * valid) / count
 
 
 LOSSES = ("nt_xent", "info_nce", "pairwise_sigmoid", "entailment")
@@ -187,14 +187,14 @@ def test_one_device_equals_eight_and_none_holds_all_similarities(name, params):
 
 def test_a_matrix_held_whole_would_be_seen(params, monkeypatch):
     held = lambda x, *axes: sharding.constrain(x, *[None] * len(axes)) if axes == ("batch", None) else sharding.constrain(x, *axes)
-    monkeypatch.setattr(contrastive, "constrain", held)
+    monkeypatch.setattr(similarity, "constrain", held)
     assert matrices(on_eight(OBJECTIVES["clip"], make_batch(OBJECTIVES["clip"], np.ones(N, bool)), params["clip"], None)[1])
 
 
 def test_recall_counts_what_is_found_and_ties_are_misses():
-    similarity = jnp.array([[3.0, 1, 2, 9], [4, 4, 1, 9], [0, 5, 1, 9], [9, 9, 9, 0]])
+    x = jnp.array([[3.0, 1, 2, 9], [4, 4, 1, 9], [0, 5, 1, 9], [9, 9, 9, 0]])
     valid = np.array([True, True, True, False])
-    found = {name: (float(x.total), float(x.count)) for name, x in contrastive.recalls(similarity, valid, ("image", "text")).items()}
+    found = {name: (float(x.total), float(x.count)) for name, x in similarity.recalls(x, valid, ("image", "text")).items()}
     assert found == {
         "in_batch_image_to_text_recall_at_1": (1, 3),
         "in_batch_text_to_image_recall_at_1": (0, 3),
@@ -202,22 +202,22 @@ def test_recall_counts_what_is_found_and_ties_are_misses():
         "in_batch_text_to_image_recall_at_5": (3, 3),
     }
     many = jnp.eye(9) + 2 * (np.arange(9)[:, None] == 0) * (np.arange(9) > 3)  # five texts are nearer to the first image than its own
-    assert contrastive.recalls(many, np.ones(9, bool), ("a", "b"))["in_batch_a_to_b_recall_at_5"].total == 8
-    collapsed = contrastive.recalls(jnp.ones((9, 9)), np.ones(9, bool), ("a", "b"))
+    assert similarity.recalls(many, np.ones(9, bool), ("a", "b"))["in_batch_a_to_b_recall_at_5"].total == 8
+    collapsed = similarity.recalls(jnp.ones((9, 9)), np.ones(9, bool), ("a", "b"))
     assert all(mean.total == 0 for mean in collapsed.values())
 
 
 def test_alignment_and_uniformity():
     a, b, _ = rows()
     kept = np.flatnonzero(VALID)
-    np.testing.assert_allclose(contrastive.alignment(a, b, VALID).value, np.mean([((a[i] - b[i]) ** 2).sum() for i in kept]), rtol=1e-5)
+    np.testing.assert_allclose(similarity.alignment(a, b, VALID).value, np.mean([((a[i] - b[i]) ** 2).sum() for i in kept]), rtol=1e-5)
     pairs = [np.exp(-2 * ((a[i] - a[j]) ** 2).sum()) for i in kept for j in kept if i != j]
-    np.testing.assert_allclose(contrastive.uniformity(jnp.asarray(a, jnp.float32), VALID).value, np.log(np.mean(pairs)), rtol=1e-5)
+    np.testing.assert_allclose(similarity.uniformity(jnp.asarray(a, jnp.float32), VALID).value, np.log(np.mean(pairs)), rtol=1e-5)
 
 
 def test_clip_s_scale_stops_at_a_hundred_and_comes_back(params):
     batch = make_batch(OBJECTIVES["clip"], COUNTED)
-    at = lambda scale, sign: jax.grad(lambda x: sign * contrastive.at_most(x, 2.0))(scale)
+    at = lambda scale, sign: jax.grad(lambda x: sign * similarity.at_most(x, 2.0))(scale)
     assert [at(1.0, 1), at(1.0, -1), at(2.5, 1), at(2.5, -1)] == [1, -1, 1, 0]
     found = [measured(OBJECTIVES["clip"], params["clip"] | {"log_scale": np.float32(x)}, batch)[1]["scale"] for x in (np.log(50), 9)]
     np.testing.assert_allclose(found, [50, 100], rtol=1e-5)
