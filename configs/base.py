@@ -24,8 +24,8 @@ def model_fields():
     m.norm_epsilon = 1e-12  # added to the variance
     m.positions = "learned"  # learned; rotary (of queries and keys); sincos (fixed, of image patches)
     m.rotary_base = 10_000.0  # theta of rotary positions
-    m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded: keys less than attention_window away)
-    m.attention_window = 256  # of a local layer: in GPT it sees so many keys, itself included
+    m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded, by attention_window)
+    m.attention_window = 256  # of a local layer: a query sees keys less than so many tokens away, on both sides but for GPT
     m.dropout = 0.1  # of embeddings, attention weights and residual branches
     m.stochastic_depth = 0.0  # rate at which the last layer's branches are left out of an example; grows linearly from 0 at the first
     m.initializer_stddev = 0.02  # of the truncated normal that weights start from

@@ -80,6 +80,7 @@ class Experiment:
     rules: tuple
     objective: Objective  # the one that the config names
     trained: Objective  # the same, or low-rank updates of its parameters
+    frozen: frozenset[str]  # the paths of the parameters that stay as they are
     init: Callable[[], state.TrainState]
     shapes: state.TrainState
     shardings: state.TrainState
@@ -107,8 +108,13 @@ class Experiment:
         return sharding.place_batch(batch, sharding.batch_sharding(self.mesh, self.rules, batch_size), batch_size)
 
     def work(self) -> Callable[[Batch], tuple[int, float]]:
-        """batch -> (tokens or examples, model FLOPs of a training step: three times those of the loss)."""
-        known = {}
+        """batch -> (tokens or examples, model FLOPs of a training step).
+
+        Those are the FLOPs of the loss twice, for the loss and the gradients of the activations, and once more, for the gradients of the
+        parameters, in so far as these are trained.
+        """
+        size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+        known, passes = {}, 2 + size(state.split(self.shapes.params, self.frozen)[0]) / size(self.shapes.params)
 
         def of(batch):
             shape = tuple((name, x.shape) for name, x in batch.items())
@@ -116,7 +122,7 @@ class Experiment:
                 spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
                 loss = lambda params, batch: self.objective.loss_fn(params, batch, jax.random.key(0))
                 units = batch["tokens"].size if "tokens" in batch else len(batch["valid"])
-                known[shape] = units, 3 * flops.count_flops(loss, self.own(self.shapes.params), spec)
+                known[shape] = units, passes * flops.count_flops(loss, self.own(self.shapes.params), spec)
             return known[shape]
 
         return of
@@ -159,7 +165,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
         donate_argnums=0,
     )
     measure = step.make_eval_step(what.loss_fn)
-    e = Experiment(c, mesh, rules, what, trained, init, shapes, shardings, train_step, jax.jit(measure, out_shardings=whole))
+    e = Experiment(c, mesh, rules, what, trained, frozen, init, shapes, shardings, train_step, jax.jit(measure, out_shardings=whole))
     for name in c.probe.evaluators:
         look_up(EVALUATORS, name, "probe.evaluators")
     _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))

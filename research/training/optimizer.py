@@ -99,7 +99,8 @@ def decay_by_layer(decay: float, below: str, logical_axes) -> optax.GradientTran
     """Layer-wise learning-rate decay (arXiv 1801.06146, section 3.2, per layer as in arXiv 2003.10555 and arXiv 2106.08254).
 
     Of L layers the update of layer l = 1..L is multiplied by decay^(L + 1 - l), that of what matches `below` by decay^(L + 1), that of all
-    else, as a head, by 1. Where there are several stacks, as in two towers, a parameter goes by the one that shares most of its path.
+    else, as a head, by 1. Where there are several stacks, as in two towers, a parameter goes by the one that shares most of its path, the deepest where
+    several do, as in an encoder with a shallow decoder.
     Raises UserError where no parameter is of a layer.
     """
     axes_of = {path_name(path): axes for path, axes in jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=lambda x: isinstance(x, tuple))}
@@ -119,7 +120,7 @@ def decay_by_layer(decay: float, below: str, logical_axes) -> optax.GradientTran
                 rate_L = decay ** jnp.arange(depth[name], 0, -1, dtype=update.dtype)
                 return update * rate_L.reshape(-1, *(1,) * (update.ndim - 1))
             if below and re.search(below, name):
-                return update * decay ** (depth[max(stacks, key=lambda stack: shared(name, stack))] + 1)
+                return update * decay ** (depth[max(stacks, key=lambda stack: (shared(name, stack), depth[stack]))] + 1)
             return update
 
         return jax.tree_util.tree_map_with_path(scale, updates)

@@ -190,14 +190,15 @@ def test_layer_decay_scales_the_whole_update(name):
 
 def test_layer_decay_goes_by_the_stack_a_parameter_belongs_to():
     axes = {tower: {"word": {"embedding": (None,)}, "blocks": {"bias": ("layers",)}} for tower in ("first", "second")}
-    axes |= {"projection": {"bias": (None,)}, "encoder": {"norm": {"scale": (None,)}}}
+    axes |= {"projection": {"bias": (None,)}, "encoder": {"norm": {"scale": (None,)}}, "patch": {"bias": (None,)}}
     sizes = {"first": 1, "second": 3}
     params = {tower: {"word": {"embedding": jnp.ones(1)}, "blocks": {"bias": jnp.ones(n)}} for tower, n in sizes.items()}
-    params |= {"projection": {"bias": jnp.ones(1)}, "encoder": {"norm": {"scale": jnp.ones(1)}}}
+    params |= {"projection": {"bias": jnp.ones(1)}, "encoder": {"norm": {"scale": jnp.ones(1)}}, "patch": {"bias": jnp.ones(1)}}
     optimizer = make_optimizer(config(name="sgd", momentum=0.0, weight_decay=0.0, layer_decay=0.5), optax.constant_schedule(-1.0), axes)
     found = updates(optimizer, params, params=params)
     assert found["first"]["blocks"]["bias"].tolist() == [0.5] and found["second"]["blocks"]["bias"].tolist() == [0.125, 0.25, 0.5]
     assert float(found["first"]["word"]["embedding"][0]) == 0.25 and float(found["second"]["word"]["embedding"][0]) == 0.0625
+    assert float(found["patch"]["bias"][0]) == 0.0625, "it shares no more with the one than with the other: the deepest"
     assert float(found["projection"]["bias"][0]) == float(found["encoder"]["norm"]["scale"][0]) == 1.0
 
 
