@@ -1,4 +1,4 @@
-"""Texts for contrastive learning: one to be seen twice under different dropout, two that belong together, or those with a third that does not."""
+"""Texts for contrastive learning: one in two views, two that belong together, or those with a third that does not."""
 
 import numpy as np
 import tokenizers
@@ -11,8 +11,11 @@ from research.data.text_inputs import WordAugmentation, encode, lay_out
 
 
 class TextViews:
-    """The sentences of all documents, each the `first` view of itself: the objective makes the second by dropout (SimCSE, arXiv 2104.08821,
-    section 3). Words that an augmentation leaves out are out of both."""
+    """The sentences of all documents, each in two views, `first` and `second`: words left out of each in training, drawn apart.
+
+    Without that, and in evaluation, the two are the same, and only dropout makes them differ (SimCSE, arXiv 2104.08821, section 3; its
+    table 1 compares the two ways).
+    """
 
     def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, augmentation: WordAugmentation | None):
         self._store, self._length, self._vocabulary, self._augmentation = store, length, vocabulary, augmentation
@@ -24,9 +27,10 @@ class TextViews:
         return len(self._store.sentences) - 1
 
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """first/tokens, first/token_types (length,) int32, first/mask (length,) bool, as of `lay_out`."""
+        """first/tokens, first/token_types (length,) int32, first/mask (length,) bool, second/tokens, ...: as of `lay_out`."""
         ids = self._store.tokens[self._store.sentences[i] : self._store.sentences[i + 1]]
-        return prefixed("first", lay_out([self._augmentation(ids, rng) if self._augmentation else ids], self._vocabulary, self._length))
+        views = ((name, self._augmentation(ids, rng) if self._augmentation else ids) for name in ("first", "second"))
+        return {key: x for name, kept in views for key, x in prefixed(name, lay_out([kept], self._vocabulary, self._length)).items()}
 
 
 class TextPairs:

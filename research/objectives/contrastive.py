@@ -87,10 +87,11 @@ class SimCse(_OneModel):
 
     loss = mean over texts of -log exp(sim(h_i, h_i') / t) / sum over j of [exp(sim(h_i, h_j') / t) + exp(sim(h_i, h_j-) / t)].
 
-    Unsupervised (eq. 4) h' is the same text under another dropout and there are no h-; nothing but dropout tells the views apart, so that an
-    evaluation has it too, of fixed keys. Supervised (eq. 5) h' is an entailed text and h- a contradicting one.
+    Unsupervised (eq. 4) h' is the same text, or what is left of it when other words are left out, under another dropout, and there are no h-; in
+    evaluation nothing but dropout tells the two apart, so that it has that too, of fixed keys. Supervised (eq. 5) h' is an entailed text and h- a
+    contradicting one.
 
-    Batch: `first/tokens`, `first/token_types` (B, T) int32, `first/mask` (B, T) bool, `valid` (B,) bool; supervised the same of second/ and third/.
+    Batch: `first/tokens`, `first/token_types` (B, T) int32, `first/mask` (B, T) bool, the same of second/, supervised of third/ too; `valid` (B,) bool.
     Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses. Metrics: `contrastive_accuracy`, how often h'
     is the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
     measured without dropout.
@@ -111,7 +112,7 @@ class SimCse(_OneModel):
 
     @property
     def views(self):
-        return ("first", "second", "third") if self.supervised else ("first",)
+        return ("first", "second", "third") if self.supervised else ("first", "second")
 
     @property
     def head(self):
@@ -119,10 +120,9 @@ class SimCse(_OneModel):
 
     def loss_fn(self, params, batch, rng):
         valid_B = batch["valid"]
-        names = self.views if self.supervised else ("first", "first")
         fixed = jax.random.key(0) if rng is None and not self.supervised else rng
-        keys = [None] * len(names) if fixed is None else jax.random.split(fixed, len(names))
-        embeddings = [linen.apply(self.model, params, key, view(batch, name), method="embed") for name, key in zip(names, keys)]
+        keys = [None] * len(self.views) if fixed is None else jax.random.split(fixed, len(self.views))
+        embeddings = [linen.apply(self.model, params, key, view(batch, name), method="embed") for name, key in zip(self.views, keys)]
         anchor_BE, *others = (unit(jnp.tanh(linen.apply(self.head, params["projection"], None, x))) for x in embeddings)
         losses_B, nearest_B = own_among([similarities(anchor_BE, x_BE) / self.temperature for x_BE in others], valid_B)
         metrics = {"contrastive_accuracy": Mean.of(nearest_B, valid_B), "alignment": alignment(*(unit(x) for x in embeddings[:2]), valid_B)}

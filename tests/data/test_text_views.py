@@ -20,9 +20,12 @@ def test_every_sentence_is_a_view():
     views = TextViews(store, 8, V, None)
     found = [view(views.example(i, np.random.default_rng(0)), "first") for i in range(len(views))]
     assert [list(x["tokens"][x["mask"]]) for x in found] == [[2, 10, 11, 3], [2, 12, 3], [2, 13, 14, 3], [2, 15, 16, 3]]
+    assert all((x[f"second/{name}"] == x[f"first/{name}"]).all() for x in [views.example(0, None)] for name in found[0])
     assert set(found[0]) == {"tokens", "token_types", "mask"} and found[0]["tokens"].shape == (8,) and found[0]["tokens"].dtype == np.int32
     fewer = TextViews(store, 8, V, WordAugmentation(V, 1.0, 1.0))
-    assert [fewer.example(i, np.random.default_rng(0))["first/mask"].sum() for i in range(4)] == [3, 3, 3, 3]
+    drawn = [fewer.example(0, np.random.default_rng(seed)) for seed in (0, *range(9))]
+    assert all(x[f"{name}/mask"].sum() == 3 for x in drawn for name in ("first", "second"))
+    assert any((x["first/tokens"] != x["second/tokens"]).any() for x in drawn) and (drawn[0]["first/tokens"] == drawn[1]["first/tokens"]).all()
 
 
 def test_a_store_without_sentences_is_refused():
