@@ -356,7 +356,9 @@ def test_short_sequences_first(cache, tmp_path):
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(cache, tmp_path):
     """A real multi-process job, found through SLURM's variables: the same figures as eight devices in one process."""
+    probe = {"evaluators": "('knn',)", "name": "tests.tiny_labelled_text:Reviews", "source": "labelled_text", "validation_split": "train"}
     arguments = [TINY, "--config.data.batch_size=16", "--config.mesh.fsdp=4", "--config.mesh.data=2"]
+    arguments += [f"--config.probe.{field}={value}" for field, value in probe.items()]
     finish(spawn(*arguments, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
     slurm = {
         "SLURM_JOB_ID": str(os.getpid()),
@@ -369,5 +371,6 @@ def test_two_processes_make_the_run_of_one(cache, tmp_path):
     for process in two:
         finish(process)
     one, two = (metrics.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert any("validation/knn_accuracy" in line for line in one)
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
