@@ -17,7 +17,7 @@ def model_fields():
     m.kv_heads = placeholder(int)  # heads of keys and values, each shared by H / kv_heads queries; absent: H
     m.mlp_width = 3072  # F, inside the MLP
     m.gated_mlp = False  # multiply the activated branch of the MLP by a linear one (SwiGLU where activation is silu)
-    m.activation = "gelu"  # gelu (erf), gelu_tanh, relu, silu
+    m.activation = "gelu"  # gelu (erf), gelu_tanh, gelu_sigmoid (x sigmoid(1.702 x), as in CLIP), relu, silu
     m.use_bias = True  # in linear maps and norms
     m.norm = "post"  # after the residual (post) or before the branch (pre)
     m.norm_type = "layer"  # layer (mean and variance) or rms (root mean square only)
@@ -27,6 +27,7 @@ def model_fields():
     m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded, by attention_window)
     m.attention_window = 256  # of a local layer: a query sees keys less than so many tokens away, on both sides but for GPT
     m.dropout = 0.1  # of embeddings, attention weights and residual branches
+    m.layer_scale = placeholder(float)  # what a residual branch is multiplied by, to begin with; learned for each dimension; absent: nothing
     m.stochastic_depth = 0.0  # rate at which the last layer's branches are left out of an example; grows linearly from 0 at the first
     m.initializer_stddev = 0.02  # of the truncated normal that weights start from
     m.scale_residual_initializer = False  # divide it by sqrt(2 L) where a residual branch ends, as GPT-2 does
@@ -37,13 +38,18 @@ def model_fields():
 
     m.vocab_size = 30522  # text: rows of the word table; the tokenizer has at most as many tokens
     m.max_length = 512  # text: positions there are
-    m.token_types = 2  # BERT: segments told apart
+    m.token_types = 2  # BERT: segments told apart; 0: none
+    m.pooler = "tanh"  # BERT: activation of the layer over the first token, where pool is first: tanh, relu
     m.tied_head = True  # GPT: the word table is the output layer too
 
     m.image_size = 224  # images: pixels of a side
     m.channels = 3  # images: 3 of colour, 1 of grey
     m.patch_size = 16  # ViT: pixels of a side of a patch
     m.class_token = True  # ViT: one more token than patches
+    m.patch_bias = True  # ViT: of the linear map of a patch
+    m.embedding_norm = False  # ViT: normalise patches with their positions before the first layer (CLIP)
+    m.pixel_mean = (0.5,)  # ViT: what pixels in [0, 1] are moved by, each channel or all
+    m.pixel_stddev = (0.5,)  # ViT: what they are then divided by
 
     m.embedding_width = 512  # two_tower: of the space in which the towers meet
     m.temperature = 0.07  # two_tower: of the similarities, to begin with; it is learned
@@ -69,7 +75,7 @@ def get_config():
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
     c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05
-    c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses
+    c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses; 0: none
     c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
     c.objective.initial_bias = -10.0  # siglip: of the logits, to begin with; it is learned
     c.objective.decoder_width = 512  # masked_image: D of the decoder

@@ -95,14 +95,14 @@ def _explained(error: Exception, argv) -> Exception:
 
 AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. What is said of model.* goes for the towers model.first and model.second too
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
-    "model.heads model.kv_heads model.layers model.width model.mlp_width model.token_types model.max_length model.attention_window model.image_size "
-    "model.channels model.patch_size model.embedding_width objective.projection_width objective.decoder_width objective.decoder_layers "
+    "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size "
+    "model.channels model.patch_size model.embedding_width objective.decoder_width objective.decoder_layers "
     "objective.decoder_heads objective.classes probe.limit probe.neighbors lora.rank",
     8: "data.length data.short_length model.vocab_size",
-    0: "optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay objective.z_loss objective.mixup objective.cutmix data.color_jitter "
+    0: "model.token_types objective.projection_width optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay objective.z_loss objective.mixup objective.cutmix data.color_jitter "
     "data.randaugment_layers data.randaugment_magnitude",
 }
-MORE_THAN_0 = "model.temperature objective.temperature model.norm_epsilon model.rotary_base"
+MORE_THAN_0 = "model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (
     "objective.mask_rate objective.label_smoothing model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
     "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"

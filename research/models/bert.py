@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import MaskedLMHead, pool
-from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
+from research.models.transformer import ACTIVATIONS, Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
 
 
 class Bert(nn.Module):
@@ -14,8 +14,9 @@ class Bert(nn.Module):
 
     `inputs`: tokens (B, T) int32, token_types (B, T) int32 (which of the two segments), mask (B, T) bool (False at padding).
     `encode`: inputs -> hidden_BTD.
-    `embed`: inputs -> pooled_BD; with pool "first" a tanh layer over the first token, [CLS].
-    Calling it: inputs and positions_BP int32, the tokens to predict -> logits_BPV, next_sentence_logits_B2, float32.
+    `embed`: inputs -> pooled_BD; with pool "first" a layer over the first token, [CLS], with a tanh (or `pooler`).
+    Calling it: inputs and positions_BP int32, the tokens to predict -> logits_BPV, next_sentence_logits_B2 (None where not
+    asked for), float32.
     """
 
     config: TransformerConfig
@@ -31,7 +32,8 @@ class Bert(nn.Module):
         self.word = Embedding(c, c.vocab_size, "vocab")
         if c.positions == "learned":
             self.position = Embedding(c, c.max_length, None)
-        self.token_type = Embedding(c, c.token_types, None)
+        if c.token_types:
+            self.token_type = Embedding(c, c.token_types, None)
         self.norm = make_norm(c)
         self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
         self.encoder = Transformer(c, self.deterministic)
@@ -49,7 +51,9 @@ class Bert(nn.Module):
 
     def encode(self, inputs):
         tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]
-        x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed") + self.token_type(inputs["token_types"])
+        x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed")
+        if self.config.token_types:
+            x_BTD = x_BTD + self.token_type(inputs["token_types"])
         if self.config.positions == "learned":
             x_BTD = x_BTD + self.position(jnp.arange(tokens_BT.shape[1]))
         x_BTD = constrain(self.dropout(self.norm(x_BTD)), "batch", "sequence", "embed")
@@ -61,11 +65,13 @@ class Bert(nn.Module):
 
     def _pool(self, hidden_BTD, mask_BT):
         pooled_BD = constrain(pool(hidden_BTD, mask_BT, self.config.pool), "batch", "embed")
-        return constrain(jnp.tanh(self.pooler(pooled_BD)), "batch", None) if self.config.pool == "first" else pooled_BD
+        return constrain(ACTIVATIONS[self.config.pooler](self.pooler(pooled_BD)), "batch", None) if self.config.pool == "first" else pooled_BD
 
-    def __call__(self, inputs, positions_BP):
+    def __call__(self, inputs, positions_BP, next_sentence: bool = True):
         hidden_BTD = self.encode(inputs)
         # Only the tokens to predict reach the vocabulary: P is 15 % of T.
         hidden_BPD = constrain(jnp.take_along_axis(hidden_BTD, positions_BP[..., None], axis=1), "batch", None, "embed")
         logits_BPV = self.masked_lm(hidden_BPD, self.word)
+        if not next_sentence:
+            return logits_BPV, None
         return logits_BPV, self.next_sentence(self._pool(hidden_BTD, inputs["mask"])).astype(jnp.float32)

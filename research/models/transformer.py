@@ -17,7 +17,9 @@ from research.core.sharding import constrain
 ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),  # erf, as in BERT and ViT
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # as in GPT-2
+    "gelu_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),  # arXiv 1606.08415, section 2; as in CLIP
     "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
     "silu": jax.nn.silu,  # gated: SwiGLU (arXiv 2002.05202), as in Llama
 }
 
@@ -50,6 +52,7 @@ class TransformerConfig:
     attention_pattern: tuple[str, ...]
     attention_window: int
     dropout: float
+    layer_scale: float | None
     stochastic_depth: float
     initializer_stddev: float
     scale_residual_initializer: bool
@@ -57,6 +60,7 @@ class TransformerConfig:
     scan_layers: bool
     remat: str  # "none" or one of REMAT_POLICIES
     pool: str
+    pooler: str
     tied_head: bool
 
     def __post_init__(self):
@@ -74,6 +78,7 @@ class TransformerConfig:
             ("dtype", ("float32", "bfloat16")),
             ("remat", ("none", *REMAT_POLICIES)),
             ("pool", ("first", "mean", "last", "attention")),
+            ("pooler", ("tanh", "relu")),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}.")
@@ -245,18 +250,22 @@ class Block(nn.Module):
         if "local" in layer:
             mask_BTS = mask_BTS & (band_BTS | ~layer["local"])
 
-        def branch_of(y_BTD):
+        def branch_of(y_BTD, name):
+            if c.layer_scale is not None:  # arXiv 2103.17239, eq. 4
+                initial = nn.with_logical_partitioning(nn.initializers.constant(c.layer_scale), ("embed",))
+                y_BTD = y_BTD * self.param(f"{name}_scale", initial, (c.width,)).astype(y_BTD.dtype)
             y_BTD = drop(y_BTD)
             if "skip" not in layer:
                 return y_BTD
             keep = 1 - layer["skip"]  # stochastic depth (arXiv 1603.09382), scaled in training as dropout is
             return y_BTD * (jax.random.bernoulli(self.make_rng("dropout"), keep, (len(y_BTD), 1, 1)) / keep).astype(y_BTD.dtype)
 
-        def residual(x_BTD, branch, norm):
+        def residual(x_BTD, branch, name):
+            norm = make_norm(c, f"{name}_norm")
             if c.norm == "post":
-                x_BTD = norm(x_BTD + branch_of(branch(x_BTD)))
+                x_BTD = norm(x_BTD + branch_of(branch(x_BTD), name))
             else:
-                x_BTD = x_BTD + branch_of(branch(norm(x_BTD)))
+                x_BTD = x_BTD + branch_of(branch(norm(x_BTD)), name)
             return constrain(x_BTD, "batch", "sequence", "embed")
 
         cache = None
@@ -266,8 +275,8 @@ class Block(nn.Module):
             y_BTD, cache = Attention(c, self.deterministic, name="attention")(x_BTD, mask_BTS, positions_BT, layer.get("cache"))
             return y_BTD
 
-        x_BTD = residual(x_BTD, attend, make_norm(c, "attention_norm"))
-        x_BTD = residual(x_BTD, Mlp(c, name="mlp"), make_norm(c, "mlp_norm"))
+        x_BTD = residual(x_BTD, attend, "attention")
+        x_BTD = residual(x_BTD, Mlp(c, name="mlp"), "mlp")
         return x_BTD, cache
 
 

@@ -7,6 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from research.core.errors import UserError
@@ -39,6 +40,10 @@ class VitConfig(TransformerConfig):
     channels: int
     patch_size: int
     class_token: bool
+    patch_bias: bool
+    embedding_norm: bool
+    pixel_mean: tuple[float, ...]
+    pixel_stddev: tuple[float, ...]
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,6 +55,12 @@ class VitConfig(TransformerConfig):
             raise UserError(f"sincos positions are four equal parts of model.width, {self.width}: choose a multiple of 4, or learned positions.")
         if self.pool == "last" or (self.pool == "first" and not self.class_token):
             raise UserError(f"a ViT has no {self.pool} token to pool: choose model.pool mean or attention, or first with model.class_token=True.")
+
+        for field in ("pixel_mean", "pixel_stddev"):
+            if len(getattr(self, field)) not in (1, self.channels):
+                raise UserError(f"model.{field} is {getattr(self, field)}: give one number, or one for each of the {self.channels} channels.")
+        if not all(stddev > 0 for stddev in self.pixel_stddev):
+            raise UserError(f"model.pixel_stddev is {self.pixel_stddev}: it must be more than 0.")
 
     @property
     def grid(self) -> int:
@@ -76,11 +87,13 @@ class Vit(nn.Module):
     def setup(self):
         c = self.config
         values = c.patch_size**2 * c.channels
-        self.patch = Dense(c, (c.width,), (None, "embed"), values**-0.5, use_bias=True)
+        self.patch = Dense(c, (c.width,), (None, "embed"), values**-0.5, use_bias=c.patch_bias)
         if c.class_token:
             self.class_token = self.param("class_token", bias("embed"), (c.width,))
         if c.positions == "learned":
             self.position = Embedding(c, c.patches + c.class_token, None)
+        if c.embedding_norm:
+            self.embedding_norm = make_norm(c)
         self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
         self.encoder = Transformer(c, self.deterministic)
         if c.pool == "attention":
@@ -109,11 +122,13 @@ class Vit(nn.Module):
     def _encode(self, image_BHWC, index_BK):
         c = self.config
         position_TD = self.position(jnp.arange(c.patches + c.class_token)) if c.positions == "learned" else sincos(c.grid, c.width, c.class_token)
-        x_BND = self.patch(patches_of(pixels(image_BHWC), c.patch_size)) + position_TD[int(c.class_token) :].astype(c.dtype)
+        x_BND = self.patch(patches_of(pixels(image_BHWC, c), c.patch_size)) + position_TD[int(c.class_token) :].astype(c.dtype)
         if index_BK is not None:
             x_BND = jnp.take_along_axis(x_BND, index_BK[..., None], axis=1)
         if c.class_token:
             x_BND = with_first((self.class_token + position_TD[0]).astype(c.dtype), x_BND)
+        if c.embedding_norm:
+            x_BND = self.embedding_norm(x_BND)
         return self.encoder(constrain(self.dropout(x_BND), "batch", "sequence", "embed"))[0]
 
     def adapter(self, name: str, shape: tuple[int, ...]):
@@ -151,9 +166,10 @@ class AttentionPool(nn.Module):
         return constrain(x_B1D[:, 0], "batch", "embed")
 
 
-def pixels(image_BHWC):
-    """uint8 -> float32 in [-1, 1]."""
-    return image_BHWC.astype(jnp.float32) / 127.5 - 1
+def pixels(image_BHWC, config: VitConfig):
+    """uint8 -> float32, by default in [-1, 1]."""
+    mean, stddev = np.array(config.pixel_mean), np.array(config.pixel_stddev)
+    return image_BHWC.astype(jnp.float32) * (1 / (255 * stddev)).astype(np.float32) - (mean / stddev).astype(np.float32)
 
 
 def patches_of(image_BHWC, patch_size: int):

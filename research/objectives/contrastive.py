@@ -38,7 +38,8 @@ class _OneModel:
     @property
     def _calls(self):
         model = linen.Call(self.model, (linen.zeros(self.model.inputs(1, self.length)),), "embed")
-        return {"": model, "projection": linen.Call(self.head, (jnp.zeros((1, self.model.width)),))}
+        head = linen.Call(self.head, (jnp.zeros((1, self.model.width)),))
+        return {"": model} | ({"projection": head} if self.projection_width else {})
 
     def init(self, rng):
         return linen.init_all(self._calls, rng)
@@ -47,8 +48,9 @@ class _OneModel:
     def logical_axes(self):
         return linen.all_logical_axes(self._calls)
 
-    def _project(self, params, inputs, rng):
-        return unit(linen.apply(self.head, params["projection"], rng, linen.apply(self.model, params, rng, inputs, method="embed")))
+    def _project(self, params, embedding_BD):
+        """What the loss compares: the embedding, or what the head makes of it."""
+        return linen.apply(self.head, params["projection"], None, embedding_BD) if self.projection_width else embedding_BD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,8 @@ class NtXent(_OneModel):
 
     def loss_fn(self, params, batch, rng):
         keys = (None, None) if rng is None else jax.random.split(rng)
-        first_BE, second_BE = (self._project(params, view(batch, name), key) for name, key in zip(self.views, keys))
+        embeddings = (linen.apply(self.model, params, key, view(batch, name), method="embed") for name, key in zip(self.views, keys))
+        first_BE, second_BE = (unit(self._project(params, x)) for x in embeddings)
         losses, nearest = nt_xent(first_BE, second_BE, self.temperature, batch["valid"])
         weights = jnp.broadcast_to(batch["valid"], losses.shape)
         return {"nt_xent_loss": Mean.of(losses, weights)}, {"contrastive_accuracy": Mean.of(nearest, weights)}
@@ -92,7 +95,7 @@ class SimCse(_OneModel):
     contradicting one.
 
     Batch: `first/tokens`, `first/token_types` (B, T) int32, `first/mask` (B, T) bool, the same of second/, supervised of third/ too; `valid` (B,) bool.
-    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses. Metrics: `contrastive_accuracy`, how often h'
+    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses; none with projection_width 0. Metrics: `contrastive_accuracy`, how often h'
     is the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
     measured without dropout.
     """
@@ -123,7 +126,7 @@ class SimCse(_OneModel):
         fixed = jax.random.key(0) if rng is None and not self.supervised else rng
         keys = [None] * len(self.views) if fixed is None else jax.random.split(fixed, len(self.views))
         embeddings = [linen.apply(self.model, params, key, view(batch, name), method="embed") for name, key in zip(self.views, keys)]
-        anchor_BE, *others = (unit(jnp.tanh(linen.apply(self.head, params["projection"], None, x))) for x in embeddings)
+        anchor_BE, *others = (unit(jnp.tanh(self._project(params, x)) if self.projection_width else x) for x in embeddings)
         losses_B, nearest_B = own_among([similarities(anchor_BE, x_BE) / self.temperature for x_BE in others], valid_B)
         metrics = {"contrastive_accuracy": Mean.of(nearest_B, valid_B), "alignment": alignment(*(unit(x) for x in embeddings[:2]), valid_B)}
         if rng is None:

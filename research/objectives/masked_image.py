@@ -92,5 +92,5 @@ class MaskedImage:
 
     def targets(self, image_BHWC):
         """(B, N, P * P * C) float32: the pixels of each patch, less their mean, over their standard deviation (section 4.1)."""
-        patches = patches_of(pixels(image_BHWC), self.model.config.patch_size)
+        patches = patches_of(pixels(image_BHWC, self.model.config), self.model.config.patch_size)
         return (patches - patches.mean(-1, keepdims=True)) * jax.lax.rsqrt(patches.var(-1, keepdims=True) + 1e-6)

@@ -52,11 +52,11 @@ class MaskedLM:
         return linen.zeros(self.model.inputs(1, self.length)), jnp.zeros((1, self.predictions(self.length)), jnp.int32)
 
     def init(self, rng):
-        return linen.init(self.model, rng, *self._inputs)
+        return linen.init(self.model, rng, *self._inputs, self.next_sentence)
 
     @property
     def logical_axes(self):
-        return linen.logical_axes(self.model, *self._inputs)
+        return linen.logical_axes(self.model, *self._inputs, self.next_sentence)
 
     def predictions(self, length: int) -> int:
         """P, the most tokens ever hidden in a sequence of `length`."""
@@ -68,7 +68,7 @@ class MaskedLM:
         masked_BT, positions_BP, chosen_BP = self.hide(tokens_BT, mask_rng)
         labels_BP = jnp.take_along_axis(tokens_BT, positions_BP, axis=1)
         inputs = {"tokens": masked_BT, "token_types": batch["token_types"], "mask": tokens_BT != self.vocabulary.pad}
-        logits_BPV, next_logits_B2 = linen.apply(self.model, params, dropout_rng, inputs, positions_BP)
+        logits_BPV, next_logits_B2 = linen.apply(self.model, params, dropout_rng, inputs, positions_BP, self.next_sentence)
         terms = {"masked_lm_loss": Mean.of(cross_entropy(logits_BPV, labels_BP), chosen_BP & valid_B[:, None])}
         metrics = {"masked_accuracy": Mean.of(logits_BPV.argmax(-1) == labels_BP, chosen_BP & valid_B[:, None])}
         if self.next_sentence:
@@ -120,5 +120,5 @@ class MaskedLM:
 
     def predict(self, params, inputs):
         """probabilities (B, P, V) float32 of the tokens at `positions` (B, P) int32, given all others."""
-        logits_BPV, _ = linen.apply(self.model, params, None, inputs, inputs["positions"])
+        logits_BPV, _ = linen.apply(self.model, params, None, inputs, inputs["positions"], False)
         return {"probabilities": jax.nn.softmax(logits_BPV)}

@@ -65,7 +65,7 @@ def test_patches_are_cut_row_by_row():
 
 
 def test_pixels_lie_between_minus_one_and_one():
-    np.testing.assert_allclose(pixels(np.array([0, 51, 255], np.uint8)), [-1, -0.6, 1], rtol=1e-6)
+    np.testing.assert_allclose(pixels(np.array([0, 51, 255], np.uint8), vit_config()), [-1, -0.6, 1], rtol=1e-6)
 
 
 def test_fixed_positions_are_sines_and_cosines_of_x_and_of_y():
