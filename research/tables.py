@@ -20,7 +20,7 @@ from research.data.packing import PackedText
 from research.data.pairs import SentencePairs
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextPairs, TextTriples, TextViews
-from research.data.wikipedia_sample import WikipediaSample
+from research.data.wikipedia_sample import WikipediaSample, WikipediaTopics
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.transformer import TransformerConfig
@@ -173,6 +173,7 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
+    "wikipedia_topics": WikipediaTopics,
     "movie_reviews": MovieReviews,
     "mnist_5k": Mnist5k,
     "fashion_mnist": FashionMnist,

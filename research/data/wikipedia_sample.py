@@ -9,10 +9,13 @@ import tensorflow_datasets as tfds
 from mwparserfromhell import nodes
 
 from research.data.fetch import package_member
+from research.data.text import sentences
 
 PACKAGE = "gensim==4.4.0"
 MEMBER = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d"
+
+TOPICS = ["A Modest Proposal", "Aardwolf", "Aldous Huxley", "America the Beautiful", "Andre Agassi", "Angola", "Art", "List of Atlas Shrugged characters"]
 
 # Sections that list sources rather than tell anything, and namespaces that link to no text.
 APPENDICES = re.compile(r"^(references|external links|further reading|see also|notes|footnotes|bibliography|sources|citations|gallery)\b", re.I)
@@ -35,16 +38,42 @@ class WikipediaSample(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(features=features, homepage="https://en.wikipedia.org", license="CC BY-SA 3.0")
 
     def _split_generators(self, dl_manager):
-        articles = [(title, plain_text(wikitext)) for title, wikitext in read_articles(package_member(PACKAGE, MEMBER, SHA256))]
-        articles = [(title, text) for title, text in articles if text]
-        return {
-            "train": self._generate_examples([article for i, article in enumerate(articles) if i % 10 != 9]),
-            "validation": self._generate_examples(articles[9::10]),
-        }
+        train, validation = split_articles()
+        return {"train": self._generate_examples(train), "validation": self._generate_examples(validation)}
 
     def _generate_examples(self, articles):
         for title, text in articles:
             yield title, {"title": title, "text": text}
+
+
+class WikipediaTopics(tfds.core.GeneratorBasedBuilder):
+    """Sentences of the validation articles of wikipedia_sample, each labelled with its article: what a text is about, for probes of embeddings.
+
+    Sentences of more than four words, of the articles with more than 40 of them; every other one is for validation.
+    """
+
+    name = "wikipedia_topics"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=TOPICS)})
+        return self.dataset_info_from_configs(features=features, homepage="https://en.wikipedia.org", license="CC BY-SA 3.0")
+
+    def _split_generators(self, dl_manager):
+        articles = [(title, [s for s in sentences(text) if len(s.split()) > 4]) for title, text in split_articles()[1]]
+        labelled = [(title, sentence) for title, found in articles if len(found) > 40 for sentence in found]
+        return {"train": self._generate_examples(labelled[::2]), "validation": self._generate_examples(labelled[1::2])}
+
+    def _generate_examples(self, labelled):
+        for i, (title, sentence) in enumerate(labelled):
+            yield i, {"text": sentence, "label": title}
+
+
+def split_articles() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(title, text) of the articles that have a text, those for training and those for validation."""
+    articles = [(title, plain_text(wikitext)) for title, wikitext in read_articles(package_member(PACKAGE, MEMBER, SHA256))]
+    articles = [(title, text) for title, text in articles if text]
+    return [article for i, article in enumerate(articles) if i % 10 != 9], articles[9::10]
 
 
 def read_articles(path):

@@ -1,6 +1,9 @@
 import bz2
 
-from research.data.wikipedia_sample import plain_text, read_articles
+import numpy as np
+
+from research.data.records import Records
+from research.data.wikipedia_sample import WikipediaTopics, plain_text, read_articles, split_articles
 
 WIKITEXT = """{{Infobox person|name=X}}
 '''London''' is the [[capital city|capital]] of [[England]] and the largest city.<ref name="a">{{cite web|url=x}}</ref> It stands on the [[River Thames]].
@@ -43,3 +46,12 @@ def test_only_articles_are_read(tmp_path):
     xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{"".join(pages)}</mediawiki>'
     (tmp_path / "x.bz2").write_bytes(bz2.compress(xml.encode()))
     assert list(read_articles(tmp_path / "x.bz2")) == [("A", "one"), ("C", "")]
+
+
+def test_topics_are_of_articles_that_no_run_is_trained_on(cache):
+    builder = WikipediaTopics(data_dir=str(cache), file_format="array_record")
+    train, validation = (Records(builder, split, {"text_field": ("text", "text"), "label_field": ("label", "class")}) for split in ("train", "validation"))
+    labels = [np.bincount([records[i]["label"] for i in range(len(records))], minlength=8) for records in (train, validation)]
+    assert 0 <= len(train) - len(validation) <= 1 and len(train) > 700 and (labels[0] > 20).all() and (abs(labels[0] - labels[1]) <= 1).all()
+    seen = {title for title, _ in split_articles()[0]}
+    assert not seen & set(builder.info.features["label"].names)
