@@ -21,6 +21,7 @@ from research.core.types import Batch, BatchSpec, Examples, Objective, Source, V
 from research.data import sources
 from research.data.corpus import Corpus
 from research.data.records import KnownClasses
+from research.interop import directory
 from research.objectives.adapted import Adapted
 from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, from_fields
 from research.training import evaluate, optimizer, probe, state, step
@@ -191,8 +192,17 @@ def make_corpus(config, workdir: pathlib.Path) -> Corpus:
     if not kept.exists():
         kept = config.data.tokenizer
         if kept is None and config.init["from"] is not None and has_vocabulary(config):
-            kept = existing(config.init["from"]).directory.parent / "tokenizer.json"  # its word table means these words
+            kept = stored_tokenizer(config.init["from"])  # its word table means these words
     return Corpus(config, DATASETS, word_table(config)[0] if has_vocabulary(config) else None, kept)
+
+
+def stored_tokenizer(path: str) -> pathlib.Path:
+    """The tokenizer of a run or a Hugging Face directory."""
+    if not directory.is_directory(path):
+        return existing(path).directory.parent / "tokenizer.json"
+    if (file := directory.tokenizer_file(path)) is None:
+        raise UserError(f"{path} has no tokenizer, neither {', '.join(directory.TOKENIZER_FILES)}: give one as config.data.tokenizer.")
+    return file
 
 
 def examples_of(config, corpus: Corpus, split: str, length: int, training: bool) -> Examples:

@@ -1,17 +1,21 @@
-"""Where parameters come from: a run's own checkpoint, another run's (`init.from`), or nothing but a seed."""
+"""Where parameters come from: a run's own checkpoint, another run's or a Hugging Face directory (`init.from`), or nothing but a seed."""
 
+import dataclasses
 import pathlib
 
 import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from configs import base
 from research import tables
 from research.build import Experiment
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError
 from research.core.types import Source
+from research.interop import directory, weights
+from research.interop.family import Family
 from research.models import lora
 from research.training import state
 from research.training.checkpoint import Checkpoints, existing
@@ -32,7 +36,10 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
 
 
 def pretrained(e: Experiment):
-    """The objective's parameters in the run that `init.from` names, its low-rank updates merged; None for one that `init.allow_new` lets be new."""
+    """The objective's parameters in the run or the Hugging Face directory that `init.from` names, low-rank updates of a run merged; None for
+    one that `init.allow_new` lets be new."""
+    if directory.is_directory(e.config.init["from"]):
+        return huggingface_params(e, e.config.init["from"])
     there, shapes, shardings = existing(e.config.init["from"]), e.own(e.shapes.params), e.own(e.shardings.params)
     adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
     how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
@@ -45,6 +52,52 @@ def pretrained(e: Experiment):
     without = {name for name in flatten_dict(pairs, sep="/") if flatten_dict(base, sep="/").get(name.rpartition("/")[0]) is None}
     alpha = config_lib.read(there.directory.parent / "config.json", ConfigDict(e.config)).lora.alpha
     return jax.jit(lora.merge, static_argnums=2, donate_argnums=0)(base, state.split(pairs, without)[0], alpha)
+
+
+def huggingface_params(e: Experiment, path: str):
+    """The objective's parameters in a Hugging Face directory; None for one that `init.allow_new` lets be new.
+
+    Raises UserError for an architecture that we do not know, a model that the config does not describe, and tensors that do not fit, by name.
+    """
+    stored = directory.read_config(pathlib.Path(path))
+    of = family(stored, path)
+    check_model(described(of, stored), e.config.model, path)
+    tensors = directory.Directory(path, of.prefix, of.tied(stored))
+    adapter = getattr(e.objective.model, "adapter", lambda name, shape: None)
+    rows = of.rows(e.config.model, e.config.objective.name)
+    return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), e.config.init.allow_new, of.ignored(e.config.model), adapter)
+
+
+def family(stored: dict, path) -> Family:
+    """The family of a config.json. Raises UserError for one that we do not know."""
+    if stored.get("model_type") not in tables.FAMILIES:
+        known = ", ".join(tables.FAMILIES)
+        raise UserError(f"{path} is of model_type {stored.get('model_type')!r}, which is not known here: known are {known}.")
+    return tables.FAMILIES[stored["model_type"]]
+
+
+def described(of: Family, stored: dict) -> ConfigDict:
+    """The model group that a config.json stands for."""
+    group = base.get_config().model
+    group.first, group.second = base.get_config().model, base.get_config().model
+    group.update_from_flattened_dict({"name": of.model} | of.fields(stored))
+    return group
+
+
+# What a config may choose for itself: how to compute and to train, and what becomes of the hidden states; what differs in size is refused by tensor.
+FREE = {"dtype", "scan_layers", "remat", "dropout", "layer_scale", "stochastic_depth", "initializer_stddev", "scale_residual_initializer", "pool"}
+FREE |= {"vocab_size", "max_length", "image_size"}
+
+
+def check_model(there, here, where, free: set[str] = FREE):
+    """Raises UserError where two model groups stand for different functions of the same parameters."""
+    differ = []
+    for (view, a, module), (_, b, _) in zip(tables.towers(there), tables.towers(here), strict=False):
+        a, b = (group.to_dict() | {"kv_heads": group.kv_heads or group.heads} for group in (a, b))
+        names = [field.name for field in dataclasses.fields(module.config) if field.name not in free]
+        differ += [f"model{'.' * bool(view)}{view}.{name} is {a[name]!r} there, {b[name]!r} here" for name in ("name", *names) if a[name] != b[name]]
+    if differ:
+        raise UserError(f"{where} is another model: {'; '.join(differ[:5])}. Set these fields as they are there.")
 
 
 def fitting(config, argv: list[str]):

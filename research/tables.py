@@ -21,6 +21,10 @@ from research.data.pairs import SentencePairs
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextPairs, TextTriples, TextViews
 from research.data.wikipedia_sample import WikipediaSample, WikipediaTopics
+from research.interop.bert import BERT, DISTILBERT, ROBERTA
+from research.interop.clip import CLIP
+from research.interop.gpt import GPT2, LLAMA
+from research.interop.vit import DINOV2, VIT
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.transformer import TransformerConfig
@@ -192,6 +196,16 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "text_views": text_views,
     "text_pairs": text_pairs,
     "text_triples": text_triples,
+}
+FAMILIES = {  # model_type of a Hugging Face config.json -> research/interop/family.py
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "distilbert": DISTILBERT,
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "vit": VIT,
+    "dinov2": DINOV2,
+    "clip": CLIP,
 }
 EVALUATORS = {  # name -> function(the probe group of the config, train, validation: embeddings with their labels) -> the accuracy of validation
     "knn": lambda group, train, validation: probe.knn(train, validation, group.neighbors),

@@ -36,11 +36,15 @@ def parse_run(argv: list[str], defaults: ConfigDict, define=lambda values: None)
 
     A field that came after the run was made has the value it has in `defaults`, which also know the types of what is absent.
     """
-    argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
     if given("workdir", argv) is None:
         raise UserError("say which run: --workdir=runs/NAME; to train, say what as well: --config=configs/NAME.py.")
-    kept = read(pathlib.Path(given("workdir", argv)) / "config.json", defaults)
-    config_flags.DEFINE_config_dict("config", kept, "The config of the run.", **_options(values, argv))
+    return parse_over(argv, read(pathlib.Path(given("workdir", argv)) / "config.json", defaults), define)
+
+
+def parse_over(argv: list[str], kept: ConfigDict, define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """Reads --config.a.b=value over a config that is known already, and the flags that `define(flag_values)` adds."""
+    argv, values = [_quoted(arg) for arg in argv], flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", kept, "The config.", **_options(values, argv))
     _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
 

@@ -58,7 +58,10 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
             return _wordpiece(models.WordPiece.from_file(str(path), unk_token="[UNK]"))
         if path.name == "vocab.json":
             return _byte_bpe(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
-        return tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer.no_padding()  # which, like the next, is for sources to do
+        tokenizer.no_truncation()
+        return tokenizer
     except Exception as e:  # the Rust library raises bare Exception
         raise UserError(f"{path} cannot be read as a tokenizer ({e}).") from e
 

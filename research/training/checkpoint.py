@@ -73,9 +73,16 @@ class Checkpoints:
         ranked = {self._metric: metrics[self._metric]} if metrics and self._metric in metrics else None
         self._manager.save(int(state.step), args=ocp.args.Composite(source=ocp.args.JsonSave(source_state), **arrays), metrics=ranked, force=True)
 
+    def save_params(self, params):
+        """Saves parameters alone, as step 0: to read, and for other runs to start from."""
+        self._manager.save(0, args=ocp.args.Composite(params=ocp.args.StandardSave(params)), force=True)
+
     def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict]:
         """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
         step = self.find()
+        if not (self.directory / str(step) / "optimizer").exists():
+            run = self.directory.parent
+            raise UserError(f"{run} has parameters and no optimizer to go on with: train a new run from it, --config.init.from={run}.")
         wanted = _items(_abstract(shapes, shardings))
         advice = "Other code made this run: go back to its commit (provenance.json), or choose another --workdir"
         for item, tree in wanted.items():

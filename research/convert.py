@@ -1,0 +1,189 @@
+"""A Hugging Face checkpoint -> a run, and a run -> a Hugging Face checkpoint.
+
+    python -m research.convert --from=all-MiniLM-L6-v2 --to=runs/minilm [--config.FIELD=VALUE ...]
+    python -m research.convert --from=runs/sentiment --to=exported [--step=N] [--model_type=roberta]
+
+Into a run: then `predict`, `generate` and `evaluate` read it, and `--config.init.from=runs/minilm` trains on; a config may also name the
+directory itself, as `init.from`. Which way it goes is told by what --from holds. Only safetensors are read, never a pickle.
+"""
+
+import json
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs import base
+from research import build, restore, tables
+from research.core import config as config_lib
+from research.core.config import look_up
+from research.core.errors import UserError, run_command
+from research.data.tokenizer import load_tokenizer, vocabulary
+from research.interop import directory, weights
+from research.interop.family import Family
+from research.training import run_directory
+from research.training.checkpoint import Checkpoints
+
+# The source of examples that the objective of an architecture is trained from.
+SOURCES = {
+    "masked_lm": "sentence_pairs",
+    "causal_lm": "packed_text",
+    "simcse": "text_views",
+    "clip": "image_text",
+    "nt_xent": "image_views",
+    "image_classification": "labelled_images",
+    "sequence_classification": "labelled_text",
+    "sequence_regression": "labelled_text",
+    "token_classification": "token_labels",
+    "question_answering": "answers",
+}
+
+
+def main(argv):
+    source, target = (config_lib.given(flag, argv) for flag in ("from", "to"))
+    if not source or not target:
+        raise UserError("say what becomes what: --from=DIRECTORY --to=runs/NAME, or --from=runs/NAME --to=DIRECTORY.")
+    if directory.is_directory(source):
+        into_run(argv, pathlib.Path(source), pathlib.Path(target))
+    elif (pathlib.Path(source) / "checkpoints").is_dir():
+        out_of_run(argv, pathlib.Path(source), pathlib.Path(target))
+    else:
+        raise UserError(f"--from={source} is neither a run nor a Hugging Face directory: that has a config.json with a model_type.")
+
+
+def define(values):
+    flags.DEFINE_string("from", None, "What to convert.", flag_values=values)
+    flags.DEFINE_string("to", None, "What it becomes.", flag_values=values)
+    flags.DEFINE_integer("step", None, "Which checkpoint of a run; absent: the latest.", flag_values=values)
+    flags.DEFINE_string("model_type", None, "The family to write a run as; absent: the first that can hold it.", flag_values=values)
+
+
+def into_run(argv: list[str], path: pathlib.Path, workdir: pathlib.Path):
+    """Makes a run directory with the parameters of a Hugging Face directory, as of step 0."""
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"--to={workdir} exists and is not empty: choose another.")
+    stored = directory.read_config(path)
+    _, config = config_lib.parse_over(argv, imported(path, stored), define)
+    file = directory.tokenizer_file(path)
+    tokenizer = load_tokenizer(file) if file and build.has_vocabulary(config) else None
+    e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
+    params = restore.huggingface_params(e, str(path))
+    labels = labels_of(stored) if build.tells_classes(config) else None
+    run_directory.write(workdir, config, tokenizer, labels, argv, {"parameters": str(path)})
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save_params(params)
+    checkpoints.close()
+    print(f"{workdir} holds {sum(x.size for x in jax.tree.leaves(params)):,} parameters of {path}, trained for {config.objective.name}.")
+
+
+def imported(path: pathlib.Path, stored: dict) -> ConfigDict:
+    """The config of the run that a Hugging Face directory becomes. Raises UserError for an architecture that we do not know."""
+    of, config = restore.family(stored, path), base.get_config()
+    name = (stored.get("architectures") or ["none"])[0]
+    if name not in of.architectures:
+        raise UserError(f"{path} is a {name}, which is not known here: of {stored['model_type']} known are {', '.join(of.architectures)}.")
+    config.model = restore.described(of, stored)
+    config.model.dtype = config.model.first.dtype = config.model.second.dtype = "float32"
+    config.update_from_flattened_dict(of.architectures[name])
+    objective = config.objective.name
+    if labels := labels_of(stored):
+        config.objective.classes = max(2, len(labels))
+    if objective == "sequence_classification" and (stored.get("problem_type") == "regression" or len(labels) == 1):
+        config.objective.name = objective = "sequence_regression"
+    if objective == "simcse":
+        config.model.pool = pooling(path)
+    config.data.update(source=SOURCES[objective], length=longest(path, config))
+    if of.model == "gpt" or objective == "clip":
+        config.data.tokenizer_type = "byte_bpe"
+    return config
+
+
+def labels_of(stored: dict) -> list[str]:
+    names = stored.get("id2label") or {}
+    return [names[key] for key in sorted(names, key=int)] or [f"LABEL_{i}" for i in range(stored.get("num_labels", 2))]
+
+
+def longest(path: pathlib.Path, config) -> int:
+    """Tokens of an example: as sentence-transformers has it, else all positions there are."""
+    settings = path / "sentence_bert_config.json"
+    positions = build.word_table(config)[1]
+    return min(positions, json.loads(settings.read_text()).get("max_seq_length") or positions) if settings.is_file() else positions
+
+
+def pooling(path: pathlib.Path) -> str:
+    """How a bare encoder pools: as sentence-transformers has it, else its first token."""
+    settings = path / "1_Pooling" / "config.json"
+    kinds = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+    asked = [kind for name, kind in kinds.items() if settings.is_file() and json.loads(settings.read_text()).get(name)]
+    return asked[0] if asked else "first"
+
+
+def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
+    """Writes a Hugging Face directory that `transformers` loads, with the parameters of a run, low-rank updates merged."""
+    argv = [*argv, f"--workdir={workdir}"]
+    values, config = config_lib.parse_run(argv, base.get_config(), define)
+    config = restore.fitting(config, argv)
+    file = workdir / "tokenizer.json" if build.has_vocabulary(config) else None
+    tokenizer = load_tokenizer(file) if file else None
+    e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
+    model_type, of = format_of(config, values.model_type)
+    name = architecture(of, config)
+    step, params = restore.trained_params(e, workdir, values.step)
+    tensors = weights.export(params, of.rows(config.model, config.objective.name), "" if name.endswith("Model") else of.prefix)
+    described = of.config(config.model) | head_config(workdir, config) | {"architectures": [name]}
+    directory.write(path, described, tensors, file, special_tokens(tokenizer) if tokenizer else {})
+    print(f"{path} holds step {step} of {workdir} as a {name} ({model_type}).")
+
+
+def format_of(config, asked: str | None) -> tuple[str, Family]:
+    """(model_type, family) that can hold the model: the one asked for, else the first. Raises UserError, saying what is in the way, for none."""
+    families = {asked: look_up(tables.FAMILIES, asked, "model_type")} if asked else tables.FAMILIES
+    reasons = {}
+    for model_type, of in families.items():
+        if of.model != config.model.name:
+            reasons[model_type] = f"it holds a {of.model}"
+            continue
+        try:
+            there = restore.described(of, of.config(config.model))
+            restore.check_model(there, config.model, model_type, restore.FREE - {"layer_scale"})
+            return model_type, of
+        except UserError as e:
+            reasons[model_type] = str(e)
+    tried = reasons[asked] if asked else next((reason for reason in reasons.values() if not reason.startswith("it holds")), "no family holds such a model")
+    raise UserError(f"config.model.name={config.model.name} cannot be written as {asked or 'any of ' + ', '.join(tables.FAMILIES)}: {tried}")
+
+
+def architecture(of: Family, config) -> str:
+    """The class of `transformers` for what a run was trained for; the bare model where it has no head there."""
+    flat = config_lib.flatten(config)
+    name = {"sequence_regression": "sequence_classification"}.get(config.objective.name, config.objective.name)
+    for architecture, asked in of.architectures.items():
+        if all((name if field == "objective.name" else flat[field]) == value for field, value in asked.items()):
+            return architecture
+    raise UserError(
+        f"a run of {config.objective.name} with model.pool={config.model.pool} has no class in transformers: what can be written are "
+        + "; ".join(f"{name} ({', '.join(f'{field}={value}' for field, value in asked.items())})" for name, asked in of.architectures.items())
+    )
+
+
+def head_config(workdir: pathlib.Path, config) -> dict:
+    """What config.json says of a supervised head."""
+    if config.objective.name == "sequence_regression":
+        return {"num_labels": 1, "problem_type": "regression", "id2label": {"0": "LABEL_0"}}
+    names = workdir / "labels.json"
+    if not build.tells_classes(config):
+        return {}
+    labels = json.loads(names.read_text()) if names.is_file() else [f"LABEL_{i}" for i in range(config.objective.classes)]
+    return {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
+
+
+def special_tokens(tokenizer) -> dict[str, str]:
+    """What tokenizer_config.json says of the tokens with a meaning of their own."""
+    known = vocabulary(tokenizer)
+    ids = {"pad_token": known.pad, "cls_token": known.cls, "sep_token": known.sep, "mask_token": known.mask, "eos_token": known.end}
+    return {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
+
+
+if __name__ == "__main__":
+    run_command(main)

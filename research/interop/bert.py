@@ -1,0 +1,236 @@
+"""BERT (arXiv 1810.04805), RoBERTa (arXiv 1907.11692) and DistilBERT (arXiv 1910.01108): one encoder with options."""
+
+from research.interop.family import ACTIVATIONS, Family, choose, only, theirs
+from research.interop.weights import SAME, Layout, Row, dense, linear, norm, shifted
+
+FLIPPED = Layout(lambda x, shape: dense().ours(x, shape)[..., ::-1], lambda x: dense().theirs(x[..., ::-1]))  # is_next is 1 here, 0 there
+FLIPPED_BIAS = Layout(lambda x, shape: x[::-1], lambda x: x[::-1])
+
+HEADS = {  # the end of the name of a class -> what it is trained for here
+    "ForPreTraining": {"objective.name": "masked_lm", "objective.next_sentence": True, "model.pool": "first"},
+    "ForMaskedLM": {"objective.name": "masked_lm", "objective.next_sentence": False},
+    "ForSequenceClassification": {"objective.name": "sequence_classification", "model.pool": "first"},
+    "ForTokenClassification": {"objective.name": "token_classification"},
+    "ForQuestionAnswering": {"objective.name": "question_answering"},
+    "Model": {"objective.name": "simcse", "objective.projection_width": 0},
+}
+
+
+def architectures(name: str, *ends: str) -> dict:
+    return {f"{name}{end}": HEADS[end] for end in ends}
+
+
+def fields(config: dict) -> dict:
+    only(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    return {
+        "vocab_size": config["vocab_size"],
+        "max_length": config["max_position_embeddings"],
+        "token_types": config["type_vocab_size"],
+        "width": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "mlp_width": config["intermediate_size"],
+        "activation": choose(config, "hidden_act", ACTIVATIONS, "gelu"),
+        "dropout": config.get("hidden_dropout_prob", 0.1),
+        "norm_epsilon": config.get("layer_norm_eps", 1e-12),
+        "initializer_stddev": config.get("initializer_range", 0.02),
+    }
+
+
+def config(model) -> dict:
+    return {
+        "model_type": "bert",
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.max_length,
+        "type_vocab_size": model.token_types,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "intermediate_size": model.mlp_width,
+        "hidden_act": theirs(ACTIVATIONS, model.activation),
+        "hidden_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.dropout,
+        "layer_norm_eps": model.norm_epsilon,
+        "initializer_range": model.initializer_stddev,
+    }
+
+
+def blocks(layer: str, names: dict[str, str]) -> list[Row]:
+    """The rows of the layers: `names` are those of the maps and norms in a layer."""
+    of = lambda part: f"{layer}.{names[part]}"
+    maps = [linear(f"encoder/blocks/attention/{part}", of(part)) for part in ("query", "key", "value")]
+    maps += [linear("encoder/blocks/attention/out", of("out"), inputs=2), linear("encoder/blocks/mlp/up", of("up"))]
+    maps += [linear("encoder/blocks/mlp/down", of("down"))]
+    return sum(maps, []) + norm("encoder/blocks/attention_norm", of("attention_norm")) + norm("encoder/blocks/mlp_norm", of("mlp_norm"))
+
+
+LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "mlp_norm": "output.LayerNorm",
+}
+
+
+def embeddings(positions: Layout = SAME) -> list[Row]:
+    return [
+        Row("word/embedding", "embeddings.word_embeddings.weight", SAME),
+        Row("position/embedding", "embeddings.position_embeddings.weight", positions),
+        Row("token_type/embedding", "embeddings.token_type_embeddings.weight", SAME),
+        *norm("norm", "embeddings.LayerNorm"),
+    ]
+
+
+OUTPUTS = {"sequence_classification": "classifier", "sequence_regression": "classifier", "token_classification": "classifier"}
+OUTPUTS |= {"question_answering": "qa_outputs"}
+
+
+def output(objective: str, name: str | None = None) -> list[Row]:
+    """The rows of the map from hidden states to the outputs of a supervised objective; none for any other."""
+    return linear("head/out", name or OUTPUTS[objective], head=True) if objective in OUTPUTS else []
+
+
+def rows(model, objective: str) -> list[Row]:
+    next_sentence = "cls.seq_relationship"
+    return [
+        *embeddings(),
+        *blocks("encoder.layer.{}", LAYER),
+        *linear("pooler", "pooler.dense"),
+        *linear("masked_lm/transform", "cls.predictions.transform.dense", head=True),
+        *norm("masked_lm/norm", "cls.predictions.transform.LayerNorm", head=True),
+        Row("masked_lm/bias", "cls.predictions.bias", SAME, head=True),
+        Row("next_sentence/kernel", f"{next_sentence}.weight", FLIPPED, head=True),
+        Row("next_sentence/bias", f"{next_sentence}.bias", FLIPPED_BIAS, head=True),
+        *output(objective),
+    ]
+
+
+def roberta_fields(config: dict) -> dict:
+    """Positions count from 2 there, the first two rows of the table being for padding."""
+    return fields(config) | {"max_length": config["max_position_embeddings"] - 2}
+
+
+def roberta_config(model) -> dict:
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return config(model) | ids | {"model_type": "roberta", "max_position_embeddings": model.max_length + 2}
+
+
+def roberta_rows(model, objective: str) -> list[Row]:
+    whole = objective.startswith("sequence_")  # then the head has the pooler in it
+    return [
+        *embeddings(shifted(2)),
+        *(linear("pooler", "classifier.dense", head=True) if whole else linear("pooler", "pooler.dense")),
+        *output(objective, "classifier.out_proj" if whole else None),
+        *blocks("encoder.layer.{}", LAYER),
+        *linear("masked_lm/transform", "lm_head.dense", head=True),
+        *norm("masked_lm/norm", "lm_head.layer_norm", head=True),
+        Row("masked_lm/bias", "lm_head.bias", SAME, head=True),
+    ]
+
+
+def distilbert_fields(config: dict) -> dict:
+    only(config, sinusoidal_pos_embds=False)
+    return {
+        "vocab_size": config["vocab_size"],
+        "max_length": config["max_position_embeddings"],
+        "token_types": 0,
+        "width": config["dim"],
+        "layers": config["n_layers"],
+        "heads": config["n_heads"],
+        "mlp_width": config["hidden_dim"],
+        "activation": choose(config, "activation", ACTIVATIONS, "gelu"),
+        "dropout": config.get("dropout", 0.1),
+        "norm_epsilon": 1e-12,
+        "initializer_stddev": config.get("initializer_range", 0.02),
+        "pooler": "relu",
+    }
+
+
+def distilbert_config(model) -> dict:
+    return {
+        "model_type": "distilbert",
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.max_length,
+        "dim": model.width,
+        "n_layers": model.layers,
+        "n_heads": model.heads,
+        "hidden_dim": model.mlp_width,
+        "activation": theirs(ACTIVATIONS, model.activation),
+        "dropout": model.dropout,
+        "attention_dropout": model.dropout,
+        "initializer_range": model.initializer_stddev,
+    }
+
+
+DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "out": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "mlp_norm": "output_layer_norm",
+}
+
+
+def distilbert_rows(model, objective: str) -> list[Row]:
+    return [
+        *(row for row in embeddings() if not row.ours.startswith("token_type")),
+        *blocks("transformer.layer.{}", DISTILBERT_LAYER),
+        *linear("pooler", "pre_classifier", head=True),
+        *linear("masked_lm/transform", "vocab_transform", head=True),
+        *norm("masked_lm/norm", "vocab_layer_norm", head=True),
+        Row("masked_lm/bias", "vocab_projector.bias", SAME, head=True),
+        *output(objective),
+    ]
+
+
+def unused(model) -> str:
+    """The layer over the first token, where another pooling is chosen."""
+    return r"position_ids$" + ("" if model.pool == "first" else r"|^pooler\.|^pre_classifier\.")
+
+
+WORDS = "embeddings.word_embeddings.weight"
+SUPERVISED = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
+def unused(model) -> str:
+    """The layer over the first token, where another pooling is chosen."""
+    return r"position_ids$" + ("" if model.pool == "first" else r"|^pooler\.|^pre_classifier\.")
+
+
+BERT = Family(
+    model="bert",
+    prefix="bert.",
+    architectures=architectures("Bert", "ForPreTraining", "ForMaskedLM", *SUPERVISED, "Model"),
+    fields=fields,
+    config=config,
+    rows=rows,
+    ignored=unused,
+    tied=lambda config: {"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
+)
+ROBERTA = Family(
+    model="bert",
+    prefix="roberta.",
+    architectures=architectures("Roberta", "ForMaskedLM", *SUPERVISED, "Model"),
+    fields=roberta_fields,
+    config=roberta_config,
+    rows=roberta_rows,
+    ignored=unused,
+    tied=lambda config: {"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
+)
+DISTILBERT = Family(
+    model="bert",
+    prefix="distilbert.",
+    architectures=architectures("DistilBert", "ForMaskedLM", *SUPERVISED, "Model"),
+    fields=distilbert_fields,
+    config=distilbert_config,
+    rows=distilbert_rows,
+    ignored=unused,
+    tied=lambda config: {"vocab_projector.weight": WORDS},
+)

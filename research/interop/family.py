@@ -1,0 +1,51 @@
+"""What a family of Hugging Face models is to us: see bert.py, gpt.py, vit.py and clip.py, which have one table each."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from research.core.errors import UserError
+from research.interop.weights import Row
+
+ACTIVATIONS = {  # theirs -> ours
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_sigmoid",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Fields of a model's config, names of its tensors, and what its heads are, for one `model_type`."""
+
+    model: str  # a row of MODELS
+    prefix: str  # of backbone names, in models with a head
+    architectures: dict[str, dict[str, Any]]  # a class of transformers -> {field of ours: value}: objective.name and what else the head decides
+    fields: Callable[[dict], dict[str, Any]]  # config.json -> {field of a model group: value}; raises UserError for what we have no option for
+    config: Callable[[Any], dict]  # a model group -> config.json, but for architectures
+    rows: Callable[[Any, str], list[Row]]  # (a model group, the name of the objective) -> the weight map
+    tied: Callable[[dict], dict[str, str]] = lambda config: {}  # config.json -> {name of a tensor: that of the one it repeats}
+    ignored: Callable[[Any], str] = lambda model: r"position_ids$"  # a model group -> names of tensors, by pattern, that it has no use for
+
+
+def choose(config: dict, name: str, table: dict, default=None):
+    """What a value of config.json is with us. Raises UserError for one that has no counterpart."""
+    value = config.get(name, default)
+    if value not in table:
+        raise UserError(f"config.json says {name} {value!r}, which has no counterpart here: known are {', '.join(map(repr, table))}.")
+    return table[value]
+
+
+def only(config: dict, **wanted):
+    """Raises UserError where config.json asks for what we do not have; a value that it leaves out is the one wanted."""
+    for name, value in wanted.items():
+        if config.get(name, value) not in (value, None):
+            raise UserError(f"config.json says {name} {config[name]!r}: of this only {value!r} is known here.")
+
+
+def theirs(table: dict, value):
+    """The key of a value: the first where several stand for it."""
+    return next(key for key, of_key in table.items() if of_key == value)
