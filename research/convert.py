@@ -1,6 +1,7 @@
-"""A Hugging Face checkpoint -> a run, and a run -> a Hugging Face checkpoint.
+"""A Hugging Face checkpoint, or a GGUF file of a Llama -> a run, and a run -> a Hugging Face checkpoint.
 
     python -m research.convert --from=all-MiniLM-L6-v2 --to=runs/minilm [--config.FIELD=VALUE ...]
+    python -m research.convert --from=SmolLM2.gguf --to=runs/smollm2
     python -m research.convert --from=runs/sentiment --to=exported [--step=N] [--model_type=roberta]
 
 Into a run: then `predict`, `generate` and `evaluate` read it, and `--config.init.from=runs/minilm` trains on; a config may also name the
@@ -22,6 +23,7 @@ from research.core.errors import UserError, run_command
 from research.data.tokenizer import load_tokenizer, vocabulary
 from research.interop import directory, weights
 from research.interop.family import Family
+from research.interop.gguf_file import GgufFile
 from research.training import run_directory
 from research.training.checkpoint import Checkpoints
 
@@ -44,12 +46,12 @@ def main(argv):
     source, target = (config_lib.given(flag, argv) for flag in ("from", "to"))
     if not source or not target:
         raise UserError("say what becomes what: --from=DIRECTORY --to=runs/NAME, or --from=runs/NAME --to=DIRECTORY.")
-    if directory.is_directory(source):
+    if directory.is_directory(source) or source.endswith(".gguf"):
         into_run(argv, pathlib.Path(source), pathlib.Path(target))
     elif (pathlib.Path(source) / "checkpoints").is_dir():
         out_of_run(argv, pathlib.Path(source), pathlib.Path(target))
     else:
-        raise UserError(f"--from={source} is neither a run nor a Hugging Face directory: that has a config.json with a model_type.")
+        raise UserError(f"--from={source} is neither a run, a GGUF file nor a Hugging Face directory: that has a config.json with a model_type.")
 
 
 def define(values):
@@ -60,16 +62,18 @@ def define(values):
 
 
 def into_run(argv: list[str], path: pathlib.Path, workdir: pathlib.Path):
-    """Makes a run directory with the parameters of a Hugging Face directory, as of step 0."""
+    """Makes a run directory with the parameters of a Hugging Face directory or a GGUF file, as of step 0."""
     if workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"--to={workdir} exists and is not empty: choose another.")
-    stored = directory.read_config(path)
-    _, config = config_lib.parse_over(argv, imported(path, stored), define)
-    file = directory.tokenizer_file(path)
-    tokenizer = load_tokenizer(file) if file and build.has_vocabulary(config) else None
+    tensors = GgufFile(path) if path.suffix == ".gguf" else restore.open_directory(path)
+    _, config = config_lib.parse_over(argv, imported(path, tensors.config), define)
+    tokenizer = None
+    if build.has_vocabulary(config):
+        file = directory.tokenizer_file(path)
+        tokenizer = tensors.tokenizer() if path.suffix == ".gguf" else load_tokenizer(file) if file else None
     e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
-    params = restore.huggingface_params(e, str(path))
-    labels = labels_of(stored) if build.tells_classes(config) else None
+    params = restore.huggingface_params(e, tensors)
+    labels = labels_of(tensors.config) if build.tells_classes(config) else None
     run_directory.write(workdir, config, tokenizer, labels, argv, {"parameters": str(path)})
     checkpoints = Checkpoints(workdir)
     checkpoints.save_params(params)
@@ -92,7 +96,7 @@ def imported(path: pathlib.Path, stored: dict) -> ConfigDict:
     if objective == "sequence_classification" and (stored.get("problem_type") == "regression" or len(labels) == 1):
         config.objective.name = objective = "sequence_regression"
     if objective == "simcse":
-        config.model.pool = pooling(path)
+        config.model.pool = pooling(path, config.model.pool)
     config.data.update(source=SOURCES[objective], length=longest(path, config))
     if of.model == "gpt" or objective == "clip":
         config.data.tokenizer_type = "byte_bpe"
@@ -111,12 +115,15 @@ def longest(path: pathlib.Path, config) -> int:
     return min(positions, json.loads(settings.read_text()).get("max_seq_length") or positions) if settings.is_file() else positions
 
 
-def pooling(path: pathlib.Path) -> str:
-    """How a bare encoder pools: as sentence-transformers has it, else its first token."""
+def pooling(path: pathlib.Path, usual: str) -> str:
+    """How a bare encoder pools: as sentence-transformers has it, else as usual. Raises UserError for a way that we have not."""
     settings = path / "1_Pooling" / "config.json"
-    kinds = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-    asked = [kind for name, kind in kinds.items() if settings.is_file() and json.loads(settings.read_text()).get(name)]
-    return asked[0] if asked else "first"
+    if not settings.is_file():
+        return usual
+    asked = [name for name, value in json.loads(settings.read_text()).items() if name.startswith("pooling_mode_") and value is True]
+    if asked != ["pooling_mode_mean_tokens"]:
+        raise UserError(f"{settings} asks for {', '.join(asked)}: of these only pooling_mode_mean_tokens is known here.")
+    return "mean"
 
 
 def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
@@ -124,15 +131,17 @@ def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
     argv = [*argv, f"--workdir={workdir}"]
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     config = restore.fitting(config, argv)
-    file = workdir / "tokenizer.json" if build.has_vocabulary(config) else None
-    tokenizer = load_tokenizer(file) if file else None
+    file = directory.tokenizer_file(workdir)
+    tokenizer = load_tokenizer(file) if file and build.has_vocabulary(config) else None
     e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
     model_type, of = format_of(config, values.model_type)
     name = architecture(of, config)
     step, params = restore.trained_params(e, workdir, values.step)
     tensors = weights.export(params, of.rows(config.model, config.objective.name), "" if name.endswith("Model") else of.prefix)
-    described = of.config(config.model) | head_config(workdir, config) | {"architectures": [name]}
-    directory.write(path, described, tensors, file, special_tokens(tokenizer) if tokenizer else {})
+    tokens = special_tokens(tokenizer) if tokenizer else {}
+    ids = {f"{token}_id": tokenizer.token_to_id(text) for token, text in tokens.items()}
+    described = of.config(config.model, ids) | head_config(workdir, config) | {"architectures": [name]}
+    directory.write(path, described, tensors, file, tokens)
     print(f"{path} holds step {step} of {workdir} as a {name} ({model_type}).")
 
 
@@ -145,7 +154,7 @@ def format_of(config, asked: str | None) -> tuple[str, Family]:
             reasons[model_type] = f"it holds a {of.model}"
             continue
         try:
-            there = restore.described(of, of.config(config.model))
+            there = restore.described(of, of.config(config.model, {}))
             restore.check_model(there, config.model, model_type, restore.FREE - {"layer_scale"})
             return model_type, of
         except UserError as e:

@@ -39,7 +39,7 @@ def pretrained(e: Experiment):
     """The objective's parameters in the run or the Hugging Face directory that `init.from` names, low-rank updates of a run merged; None for
     one that `init.allow_new` lets be new."""
     if directory.is_directory(e.config.init["from"]):
-        return huggingface_params(e, e.config.init["from"])
+        return huggingface_params(e, open_directory(e.config.init["from"]))
     there, shapes, shardings = existing(e.config.init["from"]), e.own(e.shapes.params), e.own(e.shardings.params)
     adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
     how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
@@ -54,15 +54,20 @@ def pretrained(e: Experiment):
     return jax.jit(lora.merge, static_argnums=2, donate_argnums=0)(base, state.split(pairs, without)[0], alpha)
 
 
-def huggingface_params(e: Experiment, path: str):
-    """The objective's parameters in a Hugging Face directory; None for one that `init.allow_new` lets be new.
-
-    Raises UserError for an architecture that we do not know, a model that the config does not describe, and tensors that do not fit, by name.
-    """
+def open_directory(path) -> directory.Directory:
+    """A Hugging Face directory, with its tensors under the names of its family."""
     stored = directory.read_config(pathlib.Path(path))
     of = family(stored, path)
-    check_model(described(of, stored), e.config.model, path)
-    tensors = directory.Directory(path, of.prefix, of.tied(stored))
+    return directory.Directory(path, of.prefix, of.tied(stored))
+
+
+def huggingface_params(e: Experiment, tensors):
+    """The objective's parameters among the tensors of a Hugging Face directory, or a GGUF file; None for one that `init.allow_new` lets be new.
+
+    Raises UserError for a model that the config does not describe, and tensors that do not fit, by name.
+    """
+    of = family(tensors.config, tensors.where)
+    check_model(described(of, tensors.config), e.config.model, tensors.where)
     adapter = getattr(e.objective.model, "adapter", lambda name, shape: None)
     rows = of.rows(e.config.model, e.config.objective.name)
     return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), e.config.init.allow_new, of.ignored(e.config.model), adapter)

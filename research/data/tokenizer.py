@@ -10,6 +10,13 @@ from research.core.types import Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END = "<|endoftext|>"
+MEANINGS = {  # in Vocabulary -> the tokens that have it: BERT's, RoBERTa's and Llama's, CLIP's
+    "pad": ("[PAD]", "<pad>"),
+    "cls": ("[CLS]", "<s>", "<|startoftext|>"),
+    "sep": ("[SEP]", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+    "end": (END, "[SEP]", "</s>"),
+}
 
 
 def train_wordpiece(documents, vocab_size: int) -> tokenizers.Tokenizer:
@@ -68,15 +75,15 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
 
 def vocabulary(tokenizer: tokenizers.Tokenizer) -> Vocabulary:
     """What the objectives need of the tokenizer. A token goes on with the word before it where it begins with ## or, in a byte-level
-    vocabulary, does not begin with white space (Ġ stands for a blank, Ċ for a new line)."""
-    pad, _, cls, sep, mask = (tokenizer.token_to_id(token) for token in SPECIAL)
-    end = tokenizer.token_to_id(END)
+    vocabulary, does not begin with white space (Ġ and ▁ stand for a blank, Ċ for a new line)."""
+    ids = {name: [tokenizer.token_to_id(token) for token in named] for name, named in MEANINGS.items()}
+    special = {name: next((i for i in of_name if i is not None), None) for name, of_name in ids.items()}
     tokens = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]  # ids that a file leaves out have no token
     if isinstance(tokenizer.model, models.BPE):
-        continues = tuple(token != END and not token.startswith(("Ġ", "Ċ")) for token in tokens)
+        continues = tuple(token != END and not token.startswith(("Ġ", "Ċ", "▁")) for token in tokens)
     else:
         continues = tuple(token.startswith("##") for token in tokens)
-    return Vocabulary(len(tokens), continues, pad=pad, cls=cls, sep=sep, mask=mask, end=sep if end is None else end)
+    return Vocabulary(len(tokens), continues, **special)
 
 
 def _byte_bpe(model: models.BPE) -> tokenizers.Tokenizer:

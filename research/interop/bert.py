@@ -37,8 +37,9 @@ def fields(config: dict) -> dict:
     }
 
 
-def config(model) -> dict:
+def config(model, ids: dict) -> dict:
     return {
+        **ids,
         "model_type": "bert",
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.max_length,
@@ -114,9 +115,9 @@ def roberta_fields(config: dict) -> dict:
     return fields(config) | {"max_length": config["max_position_embeddings"] - 2}
 
 
-def roberta_config(model) -> dict:
-    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    return config(model) | ids | {"model_type": "roberta", "max_position_embeddings": model.max_length + 2}
+def roberta_config(model, ids: dict) -> dict:
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} | ids
+    return config(model, ids) | {"model_type": "roberta", "max_position_embeddings": model.max_length + 2}
 
 
 def roberta_rows(model, objective: str) -> list[Row]:
@@ -150,8 +151,9 @@ def distilbert_fields(config: dict) -> dict:
     }
 
 
-def distilbert_config(model) -> dict:
+def distilbert_config(model, ids: dict) -> dict:
     return {
+        **ids,
         "model_type": "distilbert",
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.max_length,
@@ -227,7 +229,7 @@ ROBERTA = Family(
 DISTILBERT = Family(
     model="bert",
     prefix="distilbert.",
-    architectures=architectures("DistilBert", "ForMaskedLM", *SUPERVISED, "Model"),
+    architectures=architectures("DistilBert", "ForMaskedLM", *SUPERVISED) | {"DistilBertModel": HEADS["Model"] | {"model.pool": "mean"}},
     fields=distilbert_fields,
     config=distilbert_config,
     rows=distilbert_rows,

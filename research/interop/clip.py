@@ -44,10 +44,11 @@ def tower_config(model) -> dict:
     }
 
 
-def config(model) -> dict:
+def config(model, ids: dict) -> dict:
     image, text = model.first, model.second
     vision = tower_config(image) | {"image_size": image.image_size, "patch_size": image.patch_size, "num_channels": image.channels}
-    words = tower_config(text) | {"vocab_size": text.vocab_size, "max_position_embeddings": text.max_length}
+    ids = {"eos_token_id": text.vocab_size - 1} | ids  # which the text is pooled at; the last, where nothing else is known, as OpenAI's is
+    words = tower_config(text) | ids | {"vocab_size": text.vocab_size, "max_position_embeddings": text.max_length}
     both = {"projection_dim": model.embedding_width}
     return {"model_type": "clip", "vision_config": vision | both, "text_config": words | both} | both
 
@@ -83,7 +84,7 @@ def rows(model, objective: str) -> list[Row]:
 CLIP = Family(
     model="two_tower",
     prefix="",
-    architectures={"CLIPModel": {"objective.name": "clip"}},
+    architectures={"CLIPModel": {"objective.name": "clip", "model.first.pool": "first", "model.second.pool": "last"}},
     fields=fields,
     config=config,
     rows=rows,

@@ -25,8 +25,9 @@ def gpt2_fields(config: dict) -> dict:
     }
 
 
-def gpt2_config(model) -> dict:
+def gpt2_config(model, ids: dict) -> dict:
     return {
+        **ids,
         "model_type": "gpt2",
         "vocab_size": model.vocab_size,
         "n_positions": model.max_length,
@@ -96,8 +97,9 @@ def llama_fields(config: dict) -> dict:
     }
 
 
-def llama_config(model) -> dict:
+def llama_config(model, ids: dict) -> dict:
     return {
+        **ids,
         "model_type": "llama",
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.max_length,

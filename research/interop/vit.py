@@ -47,7 +47,7 @@ def vit_fields(config: dict) -> dict:
     return common(config) | {"mlp_width": config["intermediate_size"]}
 
 
-def vit_config(model) -> dict:
+def vit_config(model, ids: dict) -> dict:
     return common_config(model) | {"model_type": "vit", "intermediate_size": model.mlp_width}
 
 
@@ -86,7 +86,7 @@ def dinov2_fields(config: dict) -> dict:
     return common(config) | more | IMAGENET
 
 
-def dinov2_config(model) -> dict:
+def dinov2_config(model, ids: dict) -> dict:
     if model.mlp_width % model.width:
         raise UserError(f"DINOv2's MLP is a multiple of the width: model.mlp_width {model.mlp_width} is none of {model.width}.")
     more = {"model_type": "dinov2", "mlp_ratio": model.mlp_width // model.width, "layerscale_value": model.layer_scale}
@@ -105,7 +105,7 @@ VIT = Family(
     model="vit",
     prefix="vit.",
     architectures={
-        "ViTForImageClassification": {"objective.name": "image_classification"},
+        "ViTForImageClassification": {"objective.name": "image_classification", "model.pool": "first"},
         "ViTModel": {"objective.name": "nt_xent", "objective.projection_width": 0},
     },
     fields=vit_fields,

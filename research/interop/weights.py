@@ -140,8 +140,8 @@ def _part(x, part):
 
 
 def _their_shape(row: Row, shape) -> tuple[int, ...]:
-    *rest, last = row.layout.theirs(np.zeros(shape, np.bool_)).shape
-    return (*rest, last * row.part[1] if row.part else last)
+    shape = row.layout.theirs(np.zeros(shape, np.bool_)).shape
+    return (*shape[:-1], shape[-1] * row.part[1]) if row.part else shape
 
 
 def _surplus(tensors, rows: list[Row], wanted, excused, ignored: str) -> list[str]:
@@ -173,7 +173,7 @@ def export(params, rows: list[Row], prefix: str) -> dict[str, np.ndarray]:
         for name, one in zip(names_of(row, x.shape), layers, strict=True):
             name, laid_out = ("" if row.head else prefix) + name, row.layout.theirs(one)
             if row.part is None:
-                found[name] = np.ascontiguousarray(laid_out)
+                found[name] = laid_out.copy(order="C")
             else:
                 parts.setdefault(name, {})[row.part[0]] = laid_out
     return found | {name: np.concatenate([of[i] for i in sorted(of)], axis=-1) for name, of in parts.items()}

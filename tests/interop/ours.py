@@ -1,0 +1,72 @@
+"""Our side of a comparison with `transformers`: a directory and inputs -> outputs, hidden states and gradients, in NumPy, under our names."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from research import build, convert, restore
+from research.core import linen
+from research.interop import directory, weights
+from research.models.gpt import causal_mask
+
+
+def loaded(path, **changes):
+    """(experiment, parameters) of a Hugging Face directory."""
+    config = convert.imported(pathlib.Path(path), directory.read_config(pathlib.Path(path)))
+    config.mesh.update(data=1, fsdp=1)
+    config.init["from"] = str(path)
+    config.update_from_flattened_dict(changes)
+    e = build.experiment(FrozenConfigDict(config), devices=jax.devices()[:1])
+    return e, restore.huggingface_params(e, restore.open_directory(path))
+
+
+def outputs(e, params, inputs):
+    """{name: array} of what the model of `e` makes of `inputs`: as the class of `transformers` calls it."""
+    o, name = e.objective, e.config.objective.name
+    if name == "masked_lm":
+        B, T = inputs["tokens"].shape
+        every_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+        logits_BTV, next_B2 = linen.apply(o.model, params, None, inputs, every_BT, o.next_sentence)
+        return {"logits": logits_BTV} | ({} if next_B2 is None else {"next_sentence": next_B2[:, ::-1]})
+    if name == "causal_lm":
+        tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        return {"logits": linen.apply(o.model, params, None, tokens_BT, positions_BT, causal_mask(mask_BT.astype(jnp.int32)))[0]}
+    if name == "clip":
+        first_BE, second_BE, log_scale = linen.apply(o.model, params, None, inputs, method="towers")
+        return {"image": first_BE, "text": second_BE, "logits": jnp.exp(log_scale) * first_BE @ second_BE.T}
+    if name in ("simcse", "nt_xent"):
+        return {"hidden": linen.apply(o.model, params, None, inputs, method="encode"), "pooled": linen.apply(o.model, params, None, inputs, method="embed")}
+    return {"logits": o.logits(params, inputs, None)}
+
+
+def hidden_states(e, params, inputs) -> list[np.ndarray]:
+    """What comes out of the first i layers, i from 1 to L, and where the norm comes first of the last norm: each (B, T, D)."""
+    stack = next(name for name in ("encoder", "decoder") if name in params)
+    found = []
+    for layers in range(1, e.config.model.layers + 1):
+        group = ConfigDict(e.config.model)
+        group.layers = layers
+        some = params | {stack: params[stack] | {"blocks": jax.tree.map(lambda x: x[:layers], params[stack]["blocks"])}}  # noqa: B023
+        found.append(linen.apply(build.tables.model(FrozenConfigDict(group)), some, None, inputs, method="encode"))
+    return [np.asarray(x) for x in found]
+
+
+def weighted(found: dict, mask) -> jax.Array:
+    """A scalar of all outputs, which no symmetry leaves unchanged: sum of cos(i) x_i over what is not padding."""
+    total = 0.0
+    for x in (found[name] for name in sorted(found)):
+        real = mask.reshape(*mask.shape, *[1] * (x.ndim - 2)) if mask is not None and x.shape[:2] == mask.shape else 1.0
+        total = total + jnp.sum(jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape) * x * real)
+    return total
+
+
+def gradients(e, params, inputs) -> dict[str, np.ndarray]:
+    """Those of `weighted`, laid out and named as the tensors of the directory are, without prefix."""
+    mask = inputs.get("mask")
+    found = jax.grad(lambda params: weighted(outputs(e, params, inputs), mask))(params)
+    of = build.tables.FAMILIES[directory.read_config(pathlib.Path(e.config.init["from"]))["model_type"]]
+    return weights.export(found, of.rows(e.config.model, e.config.objective.name), "")
