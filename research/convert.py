@@ -87,7 +87,7 @@ def imported(path: pathlib.Path, stored: dict) -> ConfigDict:
     name = (stored.get("architectures") or ["none"])[0]
     if name not in of.architectures:
         raise UserError(f"{path} is a {name}, which is not known here: of {stored['model_type']} known are {', '.join(of.architectures)}.")
-    config.model = restore.described(of, stored)
+    config.model = restore.described(of, stored, config.model)
     config.model.dtype = config.model.first.dtype = config.model.second.dtype = "float32"
     config.update_from_flattened_dict(of.architectures[name])
     objective = config.objective.name
@@ -154,7 +154,7 @@ def format_of(config, asked: str | None) -> tuple[str, Family]:
             reasons[model_type] = f"it holds a {of.model}"
             continue
         try:
-            there = restore.described(of, of.config(config.model, {}))
+            there = restore.described(of, of.config(config.model, {}), config.model)
             restore.check_model(there, config.model, model_type, restore.FREE - {"layer_scale"})
             return model_type, of
         except UserError as e:

@@ -7,7 +7,6 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import base
 from research import tables
 from research.build import Experiment
 from research.core import config as config_lib
@@ -15,7 +14,7 @@ from research.core import sharding
 from research.core.errors import UserError
 from research.core.types import Source
 from research.interop import directory, weights
-from research.interop.family import Family
+from research.interop.family import PLAIN, Family
 from research.models import lora
 from research.training import state
 from research.training.checkpoint import Checkpoints, existing
@@ -67,7 +66,7 @@ def huggingface_params(e: Experiment, tensors):
     Raises UserError for a model that the config does not describe, and tensors that do not fit, by name.
     """
     of = family(tensors.config, tensors.where)
-    check_model(described(of, tensors.config), e.config.model, tensors.where)
+    check_model(described(of, tensors.config, e.config.model), e.config.model, tensors.where)
     adapter = getattr(e.objective.model, "adapter", lambda name, shape: None)
     rows = of.rows(e.config.model, e.config.objective.name)
     return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), e.config.init.allow_new, of.ignored(e.config.model), adapter)
@@ -81,10 +80,10 @@ def family(stored: dict, path) -> Family:
     return tables.FAMILIES[stored["model_type"]]
 
 
-def described(of: Family, stored: dict) -> ConfigDict:
-    """The model group that a config.json stands for."""
-    group = base.get_config().model
-    group.first, group.second = base.get_config().model, base.get_config().model
+def described(of: Family, stored: dict, group) -> ConfigDict:
+    """The model group that a config.json stands for; `group` has the fields of which it says nothing, such as the dtype."""
+    group, plain = ConfigDict(group), [f"{view}{name}" for view in ("", "first.", "second.") for name in PLAIN]
+    group.update_from_flattened_dict({name: PLAIN[name.rpartition(".")[2]] for name in plain})
     group.update_from_flattened_dict({"name": of.model} | of.fields(stored))
     return group
 

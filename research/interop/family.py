@@ -17,6 +17,27 @@ ACTIVATIONS = {  # theirs -> ours
 }
 
 
+PLAIN = {  # of a model group, where a family says nothing else
+    "kv_heads": None,
+    "gated_mlp": False,
+    "use_bias": True,
+    "norm": "post",
+    "norm_type": "layer",
+    "positions": "learned",
+    "rotary_base": 10_000.0,
+    "attention_pattern": ("dense",),
+    "attention_window": 256,
+    "layer_scale": None,
+    "pooler": "tanh",
+    "tied_head": True,
+    "class_token": True,
+    "patch_bias": True,
+    "embedding_norm": False,
+    "pixel_mean": (0.5,),
+    "pixel_stddev": (0.5,),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Fields of a model's config, names of its tensors, and what its heads are, for one `model_type`."""
@@ -24,7 +45,7 @@ class Family:
     model: str  # a row of MODELS
     prefix: str  # of backbone names, in models with a head
     architectures: dict[str, dict[str, Any]]  # a class of transformers -> {field of ours: value}: objective.name and what else the head decides
-    fields: Callable[[dict], dict[str, Any]]  # config.json -> {field of a model group: value}; raises UserError for what we have no option for
+    fields: Callable[[dict], dict[str, Any]]  # config.json -> {field of a model group: value} over PLAIN; raises UserError for what we have no option for
     config: Callable[[Any, dict], dict]  # (a model group, {eos_token_id: ..., ...} of its tokenizer) -> config.json, but for architectures
     rows: Callable[[Any, str], list[Row]]  # (a model group, the name of the objective) -> the weight map
     tied: Callable[[dict], dict[str, str]] = lambda config: {}  # config.json -> {name of a tensor: that of the one it repeats}
