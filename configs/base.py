@@ -93,7 +93,8 @@ def get_config():
     c.data.language = "en"  # by whose rules sentences end
     c.data.train_split = "train"  # any TFDS split, "train[:99%]" too
     c.data.validation_split = "validation"  # likewise
-    c.data.tokenizer = placeholder(str)  # path of a tokenizer.json, vocab.txt or vocab.json; absent: trained on the training split
+    c.data.tokenizer = placeholder(str)  # a tokenizer.json, vocab.txt, vocab.json or a Hugging Face directory; absent: that of init.from, else trained on the training split
+    c.data.end_token = placeholder(str)  # the token that ends a text; absent: <|endoftext|>, [SEP] or </s>
     c.data.tokenizer_type = "wordpiece"  # what is trained: wordpiece (BERT's, uncased) or byte_bpe (GPT-2's)
     c.data.batch_size = 256  # examples in a step, over all devices
     c.data.eval_batch_size = 256  # examples in a batch of an evaluation
@@ -141,7 +142,7 @@ def get_config():
     c.mesh.extra_rules = ()  # (("logical axis", "mesh axis" or None), ...) that go before those
 
     c.init = ConfigDict()
-    c.init["from"] = placeholder(str)  # a run directory whose parameters to start from
+    c.init["from"] = placeholder(str)  # a run, a Hugging Face directory or a name of research/interop/published.py
     c.init.allow_new = placeholder(str)  # parameters whose path matches may be missing there, or differ in shape
 
     c.lora = ConfigDict()

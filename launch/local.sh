@@ -5,6 +5,7 @@
 #     launch/local.sh pytest
 #
 # $PYTHON: the interpreter to use, else the newest of 3.11 to 3.13 that really runs. $VENV: where the environment lies, else .venv.
+# $EXTRAS: which extras of pyproject.toml are installed, else test.
 # Nothing is installed again until launch/constraints.txt or pyproject.toml changes.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -24,7 +25,7 @@ newest() {
   return 1
 }
 
-stamp="${PYTHON:-} $(cat launch/constraints.txt pyproject.toml | cksum)"
+stamp="${PYTHON:-} ${EXTRAS:=test} $(cat launch/constraints.txt pyproject.toml | cksum)"
 if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
   # Made anew if it was never finished, or if another interpreter is asked for.
   if ! [ -f "$venv/stamp" ] || [ "$(cut -d' ' -f1 "$venv/stamp")" != "${PYTHON:-}" ]; then
@@ -34,7 +35,7 @@ if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
   fi
   pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint launch/constraints.txt)
   "${pip[@]}" setuptools
-  "${pip[@]}" --no-build-isolation --editable '.[test]'
+  "${pip[@]}" --no-build-isolation --editable ".[$EXTRAS]"
   echo "$stamp" > "$venv/stamp"
 fi
 

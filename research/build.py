@@ -21,7 +21,7 @@ from research.core.types import Batch, BatchSpec, Examples, Objective, Source, V
 from research.data import sources
 from research.data.corpus import Corpus
 from research.data.records import KnownClasses
-from research.interop import directory
+from research.interop import directory, published
 from research.objectives.adapted import Adapted
 from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, from_fields
 from research.training import evaluate, optimizer, probe, state, step
@@ -190,14 +190,20 @@ def make_corpus(config, workdir: pathlib.Path) -> Corpus:
     """The data of a run. Its tokenizer is the run's own, else the one given, else that of the run it starts from, else newly trained."""
     kept = workdir / "tokenizer.json"
     if not kept.exists():
-        kept = config.data.tokenizer
+        kept = config.data.tokenizer and named_tokenizer(config.data.tokenizer)
         if kept is None and config.init["from"] is not None and has_vocabulary(config):
             kept = stored_tokenizer(config.init["from"])  # its word table means these words
     return Corpus(config, DATASETS, word_table(config)[0] if has_vocabulary(config) else None, kept)
 
 
+def named_tokenizer(path: str) -> pathlib.Path:
+    """The tokenizer that data.tokenizer names: a file, or that of a Hugging Face directory."""
+    return stored_tokenizer(path) if directory.is_directory(published.resolve(path)) else pathlib.Path(path)
+
+
 def stored_tokenizer(path: str) -> pathlib.Path:
     """The tokenizer of a run or a Hugging Face directory."""
+    path = published.resolve(path)
     if not directory.is_directory(path):
         return existing(path).directory.parent / "tokenizer.json"
     if (file := directory.tokenizer_file(path)) is None:

@@ -4,7 +4,8 @@
     python -m research.convert --from=SmolLM2.gguf --to=runs/smollm2
     python -m research.convert --from=runs/sentiment --to=exported [--step=N] [--model_type=roberta]
 
-Into a run: then `predict`, `generate` and `evaluate` read it, and `--config.init.from=runs/minilm` trains on; a config may also name the
+A name of research/interop/published.py stands for a checkpoint that a published package carries. What pools by the mean under a supervised head has no class in
+`transformers` and is refused. Into a run: then `predict`, `generate` and `evaluate` read it, and `--config.init.from=runs/minilm` trains on; a config may also name the
 directory itself, as `init.from`. Which way it goes is told by what --from holds. Only safetensors are read, never a pickle.
 """
 
@@ -21,7 +22,7 @@ from research.core import config as config_lib
 from research.core.config import look_up
 from research.core.errors import UserError, run_command
 from research.data.tokenizer import load_tokenizer, vocabulary
-from research.interop import directory, weights
+from research.interop import directory, published, weights
 from research.interop.family import Family
 from research.interop.gguf_file import GgufFile
 from research.training import run_directory
@@ -41,15 +42,18 @@ SOURCES = {
     "question_answering": "answers",
 }
 
+PROBLEMS = {"single_label_classification": "sequence_classification", "regression": "sequence_regression"}  # problem_type -> what it is trained for
+
 
 def main(argv):
     source, target = (config_lib.given(flag, argv) for flag in ("from", "to"))
     if not source or not target:
         raise UserError("say what becomes what: --from=DIRECTORY --to=runs/NAME, or --from=runs/NAME --to=DIRECTORY.")
-    if directory.is_directory(source) or source.endswith(".gguf"):
-        into_run(argv, pathlib.Path(source), pathlib.Path(target))
-    elif (pathlib.Path(source) / "checkpoints").is_dir():
-        out_of_run(argv, pathlib.Path(source), pathlib.Path(target))
+    path = published.resolve(source)
+    if directory.is_directory(path) or path.suffix == ".gguf":
+        into_run(argv, path, pathlib.Path(target))
+    elif (path / "checkpoints").is_dir():
+        out_of_run(argv, path, pathlib.Path(target))
     else:
         raise UserError(f"--from={source} is neither a run, a GGUF file nor a Hugging Face directory: that has a config.json with a model_type.")
 
@@ -63,15 +67,17 @@ def define(values):
 
 def into_run(argv: list[str], path: pathlib.Path, workdir: pathlib.Path):
     """Makes a run directory with the parameters of a Hugging Face directory or a GGUF file, as of step 0."""
-    if workdir.exists() and any(workdir.iterdir()):
-        raise UserError(f"--to={workdir} exists and is not empty: choose another.")
+    directory.check_new(workdir)
+    if unused := [flag for flag in ("step", "model_type") if config_lib.given(flag, argv)]:
+        raise UserError(f"--{unused[0]} is of a run that is written out; {path} comes in: leave it out.")
     tensors = GgufFile(path) if path.suffix == ".gguf" else restore.open_directory(path)
-    _, config = config_lib.parse_over(argv, imported(path, tensors.config), define)
-    tokenizer = None
+    config, tokenizer = imported(path, tensors.config), None
     if build.has_vocabulary(config):
         file = directory.tokenizer_file(path)
         tokenizer = tensors.tokenizer() if path.suffix == ".gguf" else load_tokenizer(file) if file else None
-    e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
+        config.data.end_token = end_token(tensors.config, tokenizer)
+    _, config = config_lib.parse_over(argv, config, define)
+    e = build.experiment(config, vocabulary(tokenizer, config.data.end_token) if tokenizer else None)
     params = restore.huggingface_params(e, tensors)
     labels = labels_of(tensors.config) if build.tells_classes(config) else None
     run_directory.write(workdir, config, tokenizer, labels, argv, {"parameters": str(path)})
@@ -90,17 +96,28 @@ def imported(path: pathlib.Path, stored: dict) -> ConfigDict:
     config.model = restore.described(of, stored, config.model)
     config.model.dtype = config.model.first.dtype = config.model.second.dtype = "float32"
     config.update_from_flattened_dict(of.architectures[name])
-    objective = config.objective.name
-    if labels := labels_of(stored):
-        config.objective.classes = max(2, len(labels))
-    if objective == "sequence_classification" and (stored.get("problem_type") == "regression" or len(labels) == 1):
-        config.objective.name = objective = "sequence_regression"
+    objective, labels = config.objective.name, labels_of(stored)
+    config.objective.classes = max(2, len(labels))
+    if objective == "sequence_classification":
+        kind = stored.get("problem_type") or ("regression" if len(labels) == 1 else "single_label_classification")
+        if kind not in PROBLEMS:
+            raise UserError(f"{path} is trained for {kind}, which is not known here: known are {', '.join(PROBLEMS)}.")
+        config.objective.name = objective = PROBLEMS[kind]
     if objective == "simcse":
         config.model.pool = pooling(path, config.model.pool)
     config.data.update(source=SOURCES[objective], length=longest(path, config))
     if of.model == "gpt" or objective == "clip":
         config.data.tokenizer_type = "byte_bpe"
     return config
+
+
+def end_token(stored: dict, tokenizer) -> str | None:
+    """The token that ends a text, by its id in config.json; None where that says nothing, or what our own tokenizers have anyway."""
+    ids = stored.get("eos_token_id")
+    first = ids[0] if isinstance(ids, list) else ids
+    if tokenizer is None or first is None or first == vocabulary(tokenizer).end:
+        return None
+    return tokenizer.id_to_token(first)
 
 
 def labels_of(stored: dict) -> list[str]:
@@ -133,16 +150,39 @@ def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
     config = restore.fitting(config, argv)
     file = directory.tokenizer_file(workdir)
     tokenizer = load_tokenizer(file) if file and build.has_vocabulary(config) else None
-    e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
+    e = build.experiment(config, vocabulary(tokenizer, config.data.end_token) if tokenizer else None)
     model_type, of = format_of(config, values.model_type)
     name = architecture(of, config)
     step, params = restore.trained_params(e, workdir, values.step)
     tensors = weights.export(params, of.rows(config.model, config.objective.name), "" if name.endswith("Model") else of.prefix)
-    tokens = special_tokens(tokenizer) if tokenizer else {}
+    tokens = special_tokens(tokenizer, config) if tokenizer else {}
     ids = {f"{token}_id": tokenizer.token_to_id(text) for token, text in tokens.items()}
-    described = of.config(config.model, ids) | head_config(workdir, config) | {"architectures": [name]}
-    directory.write(path, described, tensors, file, tokens)
+    files = {"config.json": of.config(config.model, ids) | head_config(workdir, config) | {"architectures": [name]}}
+    if tokenizer:
+        pairs = config.model.name == "bert" and config.model.token_types > 1
+        reads = ["input_ids", *["token_type_ids"] * pairs, "attention_mask"]
+        files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": reads, **tokens}
+    directory.write(path, files | beside(config), tensors, file)
     print(f"{path} holds step {step} of {workdir} as a {name} ({model_type}).")
+
+
+def beside(config) -> dict[str, dict]:
+    """{file: what it says} of the pixels' statistics, and of the pooling where sentences are embedded."""
+    files, images = {}, tables.reading(config.model, "image")
+    if images:
+        group = images[0][1]
+        spread = lambda values: [*values] * (group.channels if len(values) == 1 else 1)
+        size = {"height": group.image_size, "width": group.image_size}
+        statistics = {"image_mean": spread(group.pixel_mean), "image_std": spread(group.pixel_stddev)}
+        steps = {"do_resize": True, "size": size, "do_rescale": True, "do_normalize": True}
+        files["preprocessor_config.json"] = {"image_processor_type": "ViTImageProcessor"} | steps | statistics
+    if config.objective.name == "simcse" and config.model.pool == "mean":
+        kind = "sentence_transformers.models"
+        parts = enumerate((("", "Transformer"), ("1_Pooling", "Pooling")))
+        modules = [{"idx": i, "name": str(i), "path": path, "type": f"{kind}.{name}"} for i, (path, name) in parts]
+        files |= {"modules.json": modules, "sentence_bert_config.json": {"max_seq_length": config.data.length, "do_lower_case": False}}
+        files["1_Pooling/config.json"] = {"word_embedding_dimension": config.model.width, "pooling_mode_mean_tokens": True}
+    return files
 
 
 def format_of(config, asked: str | None) -> tuple[str, Family]:
@@ -159,8 +199,8 @@ def format_of(config, asked: str | None) -> tuple[str, Family]:
             return model_type, of
         except UserError as e:
             reasons[model_type] = str(e)
-    tried = reasons[asked] if asked else next((reason for reason in reasons.values() if not reason.startswith("it holds")), "no family holds such a model")
-    raise UserError(f"config.model.name={config.model.name} cannot be written as {asked or 'any of ' + ', '.join(tables.FAMILIES)}: {tried}")
+    tried = [reason for reason in reasons.values() if not reason.startswith("it holds")] or [*reasons.values()]
+    raise UserError(f"config.model.name={config.model.name} cannot be written as {asked or 'any of ' + ', '.join(tables.FAMILIES)}: {tried[0]}")
 
 
 def architecture(of: Family, config) -> str:
@@ -187,9 +227,9 @@ def head_config(workdir: pathlib.Path, config) -> dict:
     return {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
 
 
-def special_tokens(tokenizer) -> dict[str, str]:
+def special_tokens(tokenizer, config) -> dict[str, str]:
     """What tokenizer_config.json says of the tokens with a meaning of their own."""
-    known = vocabulary(tokenizer)
+    known = vocabulary(tokenizer, config.data.end_token)
     ids = {"pad_token": known.pad, "cls_token": known.cls, "sep_token": known.sep, "mask_token": known.mask, "eos_token": known.end}
     return {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
 

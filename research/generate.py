@@ -39,7 +39,7 @@ def main(argv):
         raise UserError(f"this run was trained for {config.objective.name}, which generates no text: a run of causal_lm does.")
     sampling, prompts = check_flags(values), read_prompts(values)
     tokenizer = load_tokenizer(workdir / "tokenizer.json")
-    e = build.experiment(config, vocabulary(tokenizer))
+    e = build.experiment(config, vocabulary(tokenizer, config.data.end_token))
     model = e.objective.model
     if not hasattr(model, "cache"):
         raise UserError(f"config.model.name is {config.model.name!r}, which has no `cache` to decode with: see research/models/gpt.py.")
@@ -119,8 +119,8 @@ def read_prompts(values) -> list[str]:
 
 
 def encode(prompts: list[str], tokenizer, context: int, max_tokens: int) -> list[list[int]]:
-    """The tokens of each prompt. Raises UserError where one leaves no room in the context; says on stderr where one leaves less than max_tokens."""
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(prompts, add_special_tokens=False)]
+    """The tokens of each prompt, with that which begins a text where the tokenizer has one. Raises UserError where one leaves no room in the context; says on stderr where one leaves less than max_tokens."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(prompts)]
     for prompt, of_prompt in zip(prompts, ids):
         if not of_prompt:
             raise UserError(f"the prompt {prompt!r} has no token that the tokenizer of this run knows.")

@@ -39,7 +39,7 @@ def main(argv):
             f"this run was trained for {config.objective.name}, which fills no [MASK] and has no labels to tell: --embed prints embeddings of any model."
         )
     tokenizer = load_tokenizer(workdir / "tokenizer.json") if build.has_vocabulary(config) else None
-    e = build.experiment(config, vocabulary(tokenizer) if tokenizer else None)
+    e = build.experiment(config, vocabulary(tokenizer, config.data.end_token) if tokenizer else None)
     task = TASKS[predicts](values, config, e.objective, tokenizer, label_names(workdir))
     items = task.items()
     prepared = [task.prepare(item) for item in items]  # all of them before anything is computed: what cannot be read is refused at once

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 
 import jax
 from flax.traverse_util import flatten_dict
@@ -13,7 +14,7 @@ from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError
 from research.core.types import Source
-from research.interop import directory, weights
+from research.interop import directory, published, weights
 from research.interop.family import PLAIN, Family
 from research.models import lora
 from research.training import state
@@ -37,9 +38,10 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
 def pretrained(e: Experiment):
     """The objective's parameters in the run or the Hugging Face directory that `init.from` names, low-rank updates of a run merged; None for
     one that `init.allow_new` lets be new."""
-    if directory.is_directory(e.config.init["from"]):
-        return huggingface_params(e, open_directory(e.config.init["from"]))
-    there, shapes, shardings = existing(e.config.init["from"]), e.own(e.shapes.params), e.own(e.shardings.params)
+    path = published.resolve(e.config.init["from"])
+    if directory.is_directory(path):
+        return huggingface_params(e, open_directory(path))
+    there, shapes, shardings = existing(path), e.own(e.shapes.params), e.own(e.shardings.params)
     adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
     how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
     stored = there.stored_params()
@@ -65,11 +67,21 @@ def huggingface_params(e: Experiment, tensors):
 
     Raises UserError for a model that the config does not describe, and tensors that do not fit, by name.
     """
-    of = family(tensors.config, tensors.where)
+    of, allow_new = family(tensors.config, tensors.where), e.config.init.allow_new
     check_model(described(of, tensors.config, e.config.model), e.config.model, tensors.where)
+    _check_head(of, tensors, e.config)
     adapter = getattr(e.objective.model, "adapter", lambda name, shape: None)
     rows = of.rows(e.config.model, e.config.objective.name)
-    return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), e.config.init.allow_new, of.ignored(e.config.model), adapter)
+    return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), allow_new, of.ignored(e.config), adapter)
+
+
+def _check_head(of: Family, tensors, config):
+    """Raises UserError where a trained head would stand on another pooling than it was trained on."""
+    for name in tensors.config.get("architectures") or ():
+        for field, value in of.architectures.get(name, {}).items():
+            found = config_lib.flatten(config)[field]
+            if field.startswith("model.") and found != value and not re.search(config.init.allow_new or "$^", "head/out/kernel"):
+                raise UserError(f"{tensors.where} is a {name}, whose head stands on {field}={value}, not {found}: set it so, or let the head be new.")
 
 
 def family(stored: dict, path) -> Family:
@@ -84,13 +96,21 @@ def described(of: Family, stored: dict, group) -> ConfigDict:
     """The model group that a config.json stands for; `group` has the fields of which it says nothing, such as the dtype."""
     group, plain = ConfigDict(group), [f"{view}{name}" for view in ("", "first.", "second.") for name in PLAIN]
     group.update_from_flattened_dict({name: PLAIN[name.rpartition(".")[2]] for name in plain})
-    group.update_from_flattened_dict({"name": of.model} | of.fields(stored))
+    try:
+        group.update_from_flattened_dict({"name": of.model} | of.fields(stored))
+    except (KeyError, TypeError) as e:
+        raise UserError(f"the config.json of a {stored['model_type']} does not say all of its model, or not as it should: {e}.") from e
     return group
 
 
 # What a config may choose for itself: how to compute and to train, and what becomes of the hidden states; what differs in size is refused by tensor.
 FREE = {"dtype", "scan_layers", "remat", "dropout", "layer_scale", "stochastic_depth", "initializer_stddev", "scale_residual_initializer", "pool"}
-FREE |= {"vocab_size", "max_length", "image_size"}
+FREE |= {"vocab_size", "max_length", "image_size", "pixel_mean", "pixel_stddev"}
+IN_USE = {  # fields that matter only where something else is so
+    "attention_window": lambda group: "local" in group["attention_pattern"],
+    "rotary_base": lambda group: group["positions"] == "rotary",
+    "pooler": lambda group: group["name"] == "bert" and group["pool"] == "first",
+}
 
 
 def check_model(there, here, where, free: set[str] = FREE):
@@ -98,7 +118,7 @@ def check_model(there, here, where, free: set[str] = FREE):
     differ = []
     for (view, a, module), (_, b, _) in zip(tables.towers(there), tables.towers(here), strict=False):
         a, b = (group.to_dict() | {"kv_heads": group.kv_heads or group.heads} for group in (a, b))
-        names = [field.name for field in dataclasses.fields(module.config) if field.name not in free]
+        names = [field.name for field in dataclasses.fields(module.config) if field.name not in free and IN_USE.get(field.name, bool)(b)]
         differ += [f"model{'.' * bool(view)}{view}.{name} is {a[name]!r} there, {b[name]!r} here" for name in ("name", *names) if a[name] != b[name]]
     if differ:
         raise UserError(f"{where} is another model: {'; '.join(differ[:5])}. Set these fields as they are there.")

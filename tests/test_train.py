@@ -194,7 +194,7 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.optimizer.no_decay=(bias"], "no regular expression"),
         ([TINY, "--workdir=nowhere", *MESH, "--distributed"], "no job to join"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.objective.mask_rate=1.5"], "between 0 and 1"),
-        ([TINY, "--workdir=nowhere", *MESH, "--config.model.token_types=0"], "at least 1"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.model.layers=0"], "at least 1"),
         ([TINY, "--workdir=nowhere", *MESH, '--config.mesh.extra_rules=(("embd", "fsdp"),)'], "names 'embd': the axes are batch, embed"),
         ([TINY, "--workdir="], "say where the run goes"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.objective.name=research.build:objective"], "no dataclass"),
@@ -232,6 +232,7 @@ def test_an_unreadable_checkpoint_is_one_line(run, tmp_path):
     assert "checkpoints/6 cannot be read" in said and "use step 3" in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(run, tmp_path, monkeypatch):
     workdir = tmp_path / "copy"
     shutil.copytree(run[0], workdir)
@@ -284,6 +285,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(run, tmp_path, monke
     assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_never_killed(cache, tmp_path):
     arguments = [
         "--config=tests/tiny.py:60",
@@ -341,6 +343,7 @@ def test_starting_from_another_run(run, tmp_path):
     call(train, *other, "--config.init.allow_new=mlp/")
 
 
+@pytest.mark.slow
 def test_short_sequences_first(cache, tmp_path):
     """BERT's 90/10: the first part of a run on short sequences, resumed in the second."""
     arguments = [TINY, *MESH, "--config.data.short_length=16", "--config.data.short_fraction=0.5", f"--workdir={tmp_path}/run"]

@@ -113,6 +113,7 @@ class Vocabulary(NamedTuple):
     sep: int | None = None
     mask: int | None = None
     end: int | None = None  # of a text: <|endoftext|>, or [SEP] where there is none
+    separators: int = 1  # between the two texts of a pair: RoBERTa has two
 
     def require(self, who: str, *names: str):
         """Raises UserError, in the name of `who`, where one of the tokens `names` is missing."""

@@ -29,7 +29,7 @@ class Corpus:
         self.tokenizer = None
         if vocab_size is not None:
             self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer(vocab_size) if kept is None else kept)
-        self.vocabulary = None if vocab_size is None else tokenizers.vocabulary(self.tokenizer)
+        self.vocabulary = None if vocab_size is None else tokenizers.vocabulary(self.tokenizer, config.data.end_token)
 
     def of(self, config) -> "Corpus":
         """The data set that another config names, with the tokenizer of this one."""

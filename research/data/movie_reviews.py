@@ -23,12 +23,13 @@ FILES = {"movies": "movieReviewSnippets", "tweets": "tweets", "products": "amazo
 class MovieReviews(tfds.core.GeneratorBasedBuilder):
     """`text`, its mean `score`, and the `label` that the sign of the score is; neutral sentences and repeated ones are left out.
 
-    The sentences of every tenth review, article or tweet are for validation: a text has all its sentences in one split.
+    The sentences of every tenth review, article or tweet are for validation, those of another tenth for test: a text has all its sentences in one
+    split.
     "movie_reviews" alone is its variant "movies".
     """
 
     name = "movie_reviews"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=variant) for variant in FILES]
 
     def _info(self):
@@ -40,10 +41,10 @@ class MovieReviews(tfds.core.GeneratorBasedBuilder):
         with tarfile.open(package_member(PACKAGE, MEMBER, SHA256)) as archive:
             text = archive.extractfile(f"hutto_ICWSM_2014/{FILES[self.builder_config.name]}_GroundTruth.txt").read().decode("utf-8-sig")
         sentences = scored_sentences(text)
-        held_out = lambda key: int(key.partition("_")[0]) % 10 == 0  # 309_8 is the eighth sentence of review 309
+        split_of = lambda key: {0: "validation", 5: "test"}.get(int(key.partition("_")[0]) % 10, "train")  # 309_8 is the eighth sentence of review 309
         return {
-            "train": self._generate_examples([sentence for sentence in sentences if not held_out(sentence[0])]),
-            "validation": self._generate_examples([sentence for sentence in sentences if held_out(sentence[0])]),
+            split: self._generate_examples([sentence for sentence in sentences if split_of(sentence[0]) == split])
+            for split in ("train", "validation", "test")
         }
 
     def _generate_examples(self, sentences):

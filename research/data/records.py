@@ -94,7 +94,8 @@ class KnownClasses:
 
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         example = self._examples.example(i, rng)
-        if (highest := max(example[name].max() for name in ("label", "labels") if name in example)) >= self._classes:
+        highest = max((example[name].max() for name in ("label", "labels") if name in example), default=0)
+        if highest >= self._classes:
             raise UserError(f"a label of the data set is {highest}, objective.classes is {self._classes}: labels count from 0, so set it higher.")
         return example
 

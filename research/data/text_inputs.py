@@ -20,16 +20,19 @@ def encode(tokenizer: tokenizers.Tokenizer, text: str) -> np.ndarray:
 
 def lay_out(parts: Sequence[np.ndarray], vocabulary: Vocabulary, length: int) -> dict[str, np.ndarray]:
     """tokens (length,) int32, token_types (length,) int32, mask (length,) bool, False at padding: [CLS] a [SEP] or [CLS] a [SEP] b [SEP],
-    and where the vocabulary has no such tokens a and b with the token that ends a text after each.
+    and where the vocabulary has no such tokens a and b with the token that ends a text after each; [CLS] a [SEP] [SEP] b [SEP] where it has two
+    separators.
 
     Parts are cut at their ends where they do not fit, the longest first, until they are equally long.
     """
-    room = length - len(parts) - (vocabulary.cls is not None)
+    extra = (len(parts) > 1) * (vocabulary.separators - 1)
+    room = length - len(parts) - extra - (vocabulary.cls is not None)
     kept = fitted([len(part) for part in parts], room)
     ids, types = [[] if vocabulary.cls is None else [vocabulary.cls]], [[] if vocabulary.cls is None else [0]]
     for which, (part, count) in enumerate(zip(parts, kept)):
-        ids += [part[:count], [vocabulary.end if vocabulary.sep is None else vocabulary.sep]]
-        types.append([which] * (count + 1))
+        ends = 1 + extra * (which == 0)
+        ids += [part[:count], [vocabulary.end if vocabulary.sep is None else vocabulary.sep] * ends]
+        types.append([which] * (count + ends))
     ids, types = np.concatenate(ids), np.concatenate(types)
     tokens = np.full(length, vocabulary.end if vocabulary.pad is None else vocabulary.pad, np.int32)
     tokens[: len(ids)] = ids
@@ -66,10 +69,10 @@ def question_inputs(question: str, context: str, tokenizer: tokenizers.Tokenizer
     The text is cut; the question only where it takes more than half the room.
     """
     encoded = tokenizer.encode(context, add_special_tokens=False)
-    room = length - 2 - (vocabulary.cls is not None)
+    room = length - 1 - vocabulary.separators - (vocabulary.cls is not None)
     asked = encode(tokenizer, question)[: max(room // 2, room - len(encoded.ids))]
     inputs = lay_out([asked, np.array(encoded.ids[: room - len(asked)], np.int32)], vocabulary, length)
-    return inputs, len(asked) + 1 + (vocabulary.cls is not None), np.array(encoded.offsets, np.int32).reshape(-1, 2)
+    return inputs, len(asked) + vocabulary.separators + (vocabulary.cls is not None), np.array(encoded.offsets, np.int32).reshape(-1, 2)
 
 
 class WordAugmentation:

@@ -1,5 +1,6 @@
 """Tokenizers: WordPiece or byte-level BPE trained with Hugging Face `tokenizers`, or loaded from a tokenizer.json or a vocabulary's own files."""
 
+import json
 import pathlib
 
 import tokenizers
@@ -55,14 +56,16 @@ TRAINERS = {"wordpiece": train_wordpiece, "byte_bpe": train_byte_bpe}
 
 
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's uncased WordPiece; or from a vocab.json, taken as GPT-2's BPE with
-    the merges.txt beside it."""
+    """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's WordPiece, uncased unless a tokenizer_config.json beside it says
+    otherwise; or from a vocab.json, taken as GPT-2's BPE with the merges.txt beside it."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"there is no tokenizer at {path}: give the path of a tokenizer.json, a vocab.txt, or a vocab.json with its merges.txt.")
     try:
         if path.suffix == ".txt":
-            return _wordpiece(models.WordPiece.from_file(str(path), unk_token="[UNK]"))
+            beside = path.with_name("tokenizer_config.json")
+            lowercase = json.loads(beside.read_text()).get("do_lower_case", True) if beside.is_file() else True
+            return _wordpiece(models.WordPiece.from_file(str(path), unk_token="[UNK]"), lowercase)
         if path.name == "vocab.json":
             return _byte_bpe(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -73,17 +76,23 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
         raise UserError(f"{path} cannot be read as a tokenizer ({e}).") from e
 
 
-def vocabulary(tokenizer: tokenizers.Tokenizer) -> Vocabulary:
-    """What the objectives need of the tokenizer. A token goes on with the word before it where it begins with ## or, in a byte-level
+def vocabulary(tokenizer: tokenizers.Tokenizer, end_token: str | None = None) -> Vocabulary:
+    """What the objectives need of the tokenizer, where texts end with `end_token`, if that is not one of MEANINGS. A token goes on with the word before it where it begins with ## or, in a byte-level
     vocabulary, does not begin with white space (Ġ and ▁ stand for a blank, Ċ for a new line)."""
     ids = {name: [tokenizer.token_to_id(token) for token in named] for name, named in MEANINGS.items()}
     special = {name: next((i for i in of_name if i is not None), None) for name, of_name in ids.items()}
-    tokens = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]  # ids that a file leaves out have no token
-    if isinstance(tokenizer.model, models.BPE):
+    if end_token is not None and (special.update(end=tokenizer.token_to_id(end_token)) or special["end"] is None):
+        raise UserError(f"config.data.end_token is {end_token!r}, which is no token of the tokenizer.")
+    size = 1 + max(tokenizer.get_vocab().values())
+    tokens = [tokenizer.id_to_token(i) or "" for i in range(size)]  # ids that a file leaves out have no token
+    if isinstance(tokenizer.model, models.BPE) and tokenizer.model.end_of_word_suffix:
+        continues = (False,) * size  # which a token does not tell: CLIP marks where words end
+    elif isinstance(tokenizer.model, models.BPE):
         continues = tuple(token != END and not token.startswith(("Ġ", "Ċ", "▁")) for token in tokens)
     else:
         continues = tuple(token.startswith("##") for token in tokens)
-    return Vocabulary(len(tokens), continues, **special)
+    roberta = special["cls"] is not None and tokenizer.id_to_token(special["cls"]) == "<s>" and special["mask"] is not None
+    return Vocabulary(size, continues, **special, separators=2 if roberta else 1)
 
 
 def _byte_bpe(model: models.BPE) -> tokenizers.Tokenizer:
@@ -96,10 +105,10 @@ def _byte_bpe(model: models.BPE) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _wordpiece(model: models.WordPiece) -> tokenizers.Tokenizer:
-    """BERT's uncased tokenizer around a vocabulary, with the pairs [CLS] a [SEP] b [SEP]."""
+def _wordpiece(model: models.WordPiece, lowercase: bool = True) -> tokenizers.Tokenizer:
+    """BERT's tokenizer around a vocabulary, with the pairs [CLS] a [SEP] b [SEP]."""
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     known = {token: model.token_to_id(token) for token in SPECIAL if model.token_to_id(token) is not None}

@@ -20,20 +20,20 @@ def architectures(name: str, *ends: str) -> dict:
     return {f"{name}{end}": HEADS[end] for end in ends}
 
 
-def fields(config: dict) -> dict:
-    only(config, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+def fields(stored: dict) -> dict:
+    only(stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     return {
-        "vocab_size": config["vocab_size"],
-        "max_length": config["max_position_embeddings"],
-        "token_types": config["type_vocab_size"],
-        "width": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "mlp_width": config["intermediate_size"],
-        "activation": choose(config, "hidden_act", ACTIVATIONS, "gelu"),
-        "dropout": config.get("hidden_dropout_prob", 0.1),
-        "norm_epsilon": config.get("layer_norm_eps", 1e-12),
-        "initializer_stddev": config.get("initializer_range", 0.02),
+        "vocab_size": stored["vocab_size"],
+        "max_length": stored["max_position_embeddings"],
+        "token_types": stored["type_vocab_size"],
+        "width": stored["hidden_size"],
+        "layers": stored["num_hidden_layers"],
+        "heads": stored["num_attention_heads"],
+        "mlp_width": stored["intermediate_size"],
+        "activation": choose(stored, "hidden_act", ACTIVATIONS, "gelu"),
+        "dropout": stored.get("hidden_dropout_prob", 0.1),
+        "norm_epsilon": stored.get("layer_norm_eps", 1e-12),
+        "initializer_stddev": stored.get("initializer_range", 0.02),
     }
 
 
@@ -110,13 +110,15 @@ def rows(model, objective: str) -> list[Row]:
     ]
 
 
-def roberta_fields(config: dict) -> dict:
-    """Positions count from 2 there, the first two rows of the table being for padding."""
-    return fields(config) | {"max_length": config["max_position_embeddings"] - 2}
+def roberta_fields(stored: dict) -> dict:
+    """Positions count from 2 there, one past the id of padding: the first two rows of the table are for that."""
+    only(stored, pad_token_id=1)
+    return fields(stored) | {"max_length": stored["max_position_embeddings"] - 2}
 
 
 def roberta_config(model, ids: dict) -> dict:
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} | ids
+    only(ids, pad_token_id=1)  # by which positions are counted there
     return config(model, ids) | {"model_type": "roberta", "max_position_embeddings": model.max_length + 2}
 
 
@@ -133,20 +135,20 @@ def roberta_rows(model, objective: str) -> list[Row]:
     ]
 
 
-def distilbert_fields(config: dict) -> dict:
-    only(config, sinusoidal_pos_embds=False)
+def distilbert_fields(stored: dict) -> dict:
+    only(stored, sinusoidal_pos_embds=False)
     return {
-        "vocab_size": config["vocab_size"],
-        "max_length": config["max_position_embeddings"],
+        "vocab_size": stored["vocab_size"],
+        "max_length": stored["max_position_embeddings"],
         "token_types": 0,
-        "width": config["dim"],
-        "layers": config["n_layers"],
-        "heads": config["n_heads"],
-        "mlp_width": config["hidden_dim"],
-        "activation": choose(config, "activation", ACTIVATIONS, "gelu"),
-        "dropout": config.get("dropout", 0.1),
+        "width": stored["dim"],
+        "layers": stored["n_layers"],
+        "heads": stored["n_heads"],
+        "mlp_width": stored["hidden_dim"],
+        "activation": choose(stored, "activation", ACTIVATIONS, "gelu"),
+        "dropout": stored.get("dropout", 0.1),
         "norm_epsilon": 1e-12,
-        "initializer_stddev": config.get("initializer_range", 0.02),
+        "initializer_stddev": stored.get("initializer_range", 0.02),
         "pooler": "relu",
     }
 
@@ -192,18 +194,18 @@ def distilbert_rows(model, objective: str) -> list[Row]:
     ]
 
 
-def unused(model) -> str:
-    """The layer over the first token, where another pooling is chosen."""
-    return r"position_ids$" + ("" if model.pool == "first" else r"|^pooler\.|^pre_classifier\.")
+def unused(config) -> str:
+    """What an objective that looks at tokens alone, or another pooling, leaves aside: the layer over the first token; and the next-sentence head
+    where there is only masked-language modelling, as published checkpoints have it under either name."""
+    pairs = config.objective.name == "masked_lm" and config.objective.next_sentence
+    pooled = config.model.pool == "first" and (pairs or config.objective.name in ("simcse", "sequence_classification", "sequence_regression"))
+    without = [] if pooled else [r"^pooler\.", r"^pre_classifier\."]
+    without += [r"^cls\.seq_relationship\."] if config.objective.name == "masked_lm" and not pairs else []
+    return "|".join([r"position_ids$", *without])
 
 
 WORDS = "embeddings.word_embeddings.weight"
 SUPERVISED = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
-
-
-def unused(model) -> str:
-    """The layer over the first token, where another pooling is chosen."""
-    return r"position_ids$" + ("" if model.pool == "first" else r"|^pooler\.|^pre_classifier\.")
 
 
 BERT = Family(
@@ -214,7 +216,7 @@ BERT = Family(
     config=config,
     rows=rows,
     ignored=unused,
-    tied=lambda config: {"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
+    tied=lambda stored: {"cls.predictions.decoder.weight": WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
 )
 ROBERTA = Family(
     model="bert",
@@ -224,7 +226,7 @@ ROBERTA = Family(
     config=roberta_config,
     rows=roberta_rows,
     ignored=unused,
-    tied=lambda config: {"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
+    tied=lambda stored: {"lm_head.decoder.weight": WORDS, "lm_head.decoder.bias": "lm_head.bias"},
 )
 DISTILBERT = Family(
     model="bert",
@@ -234,5 +236,5 @@ DISTILBERT = Family(
     config=distilbert_config,
     rows=distilbert_rows,
     ignored=unused,
-    tied=lambda config: {"vocab_projector.weight": WORDS},
+    tied=lambda stored: {"vocab_projector.weight": WORDS},
 )

@@ -1,6 +1,7 @@
 """CLIP (arXiv 2103.00020): a ViT and a GPT as two towers."""
 
 from research.interop.family import ACTIVATIONS, Family, choose, theirs
+from research.interop.vit import statistics
 from research.interop.weights import SAME, Row, linear, norm, patch
 
 STATISTICS = {"pixel_mean": (0.48145466, 0.4578275, 0.40821073), "pixel_stddev": (0.26862954, 0.26130258, 0.27577711)}  # of CLIP's images
@@ -9,27 +10,27 @@ TEXT |= {"max_position_embeddings": 77}
 VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 32}
 
 
-def tower_fields(config: dict) -> dict:
+def tower_fields(stored: dict) -> dict:
     return {
-        "width": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "mlp_width": config["intermediate_size"],
-        "activation": choose(config, "hidden_act", ACTIVATIONS, "quick_gelu"),
+        "width": stored["hidden_size"],
+        "layers": stored["num_hidden_layers"],
+        "heads": stored["num_attention_heads"],
+        "mlp_width": stored["intermediate_size"],
+        "activation": choose(stored, "hidden_act", ACTIVATIONS, "quick_gelu"),
         "norm": "pre",
-        "norm_epsilon": config.get("layer_norm_eps", 1e-5),
-        "dropout": config.get("attention_dropout", 0.0),
+        "norm_epsilon": stored.get("layer_norm_eps", 1e-5),
+        "dropout": stored.get("attention_dropout", 0.0),
     }
 
 
-def fields(config: dict) -> dict:
-    text, vision = TEXT | config.get("text_config", {}), VISION | config.get("vision_config", {})  # what is at its default is left out there
+def fields(stored: dict) -> dict:
+    text, vision = TEXT | stored.get("text_config", {}), VISION | stored.get("vision_config", {})  # what is at its default is left out there
     image = {"name": "vit", "image_size": vision["image_size"], "patch_size": vision["patch_size"], "channels": vision.get("num_channels", 3)}
-    image |= {"class_token": True, "pool": "first", "patch_bias": False, "embedding_norm": True} | STATISTICS
+    image |= {"class_token": True, "pool": "first", "patch_bias": False, "embedding_norm": True} | statistics(stored, STATISTICS)
     words = {"name": "gpt", "vocab_size": text["vocab_size"], "max_length": text["max_position_embeddings"], "pool": "last"}
     towers = {"first": image | tower_fields(vision), "second": words | tower_fields(text)}
     nested = {f"{tower}.{name}": value for tower, of_tower in towers.items() for name, value in of_tower.items()}
-    return {"embedding_width": config.get("projection_dim", 512)} | nested
+    return {"embedding_width": stored.get("projection_dim", 512)} | nested
 
 
 def tower_config(model) -> dict:

@@ -73,7 +73,7 @@ class Directory:
     def _weight_files(self) -> list[str]:
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
-            return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return sorted(set(read_json(index).get("weight_map", {}).values()))
         if (self.path / "model.safetensors").is_file():
             return ["model.safetensors"]
         pickled = next((path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in self.path.glob(pattern)), None)
@@ -81,27 +81,41 @@ class Directory:
         raise UserError(f"{self.path} has no model.safetensors, nor an index of its shards: {advice}.")
 
 
-def read_config(path: pathlib.Path) -> dict:
+def read_json(path: pathlib.Path) -> dict:
     try:
-        config = json.loads((path / "config.json").read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError) as e:
-        raise UserError(f"{path}/config.json cannot be read ({e}).") from e
-    return config
+        raise UserError(f"{path} cannot be read ({e}).") from e
+
+
+def read_config(path: pathlib.Path) -> dict:
+    """config.json, with the statistics of pixels that a preprocessor_config.json beside it has."""
+    images = path / "preprocessor_config.json"
+    statistics = read_json(images) if images.is_file() else {}
+    return read_json(path / "config.json") | {name: statistics[name] for name in ("image_mean", "image_std") if name in statistics}
 
 
 def tokenizer_file(path) -> pathlib.Path | None:
-    """The file in a directory that its tokenizer is read from; None where there is none."""
-    return next((file for name in TOKENIZER_FILES if (file := pathlib.Path(path) / name).is_file()), None)
+    """The file in a directory that its tokenizer is read from; None where there is none. Raises UserError for one that does not say all of it."""
+    path = pathlib.Path(path)
+    file = next((file for name in TOKENIZER_FILES if (file := path / name).is_file()), None)
+    if file is not None and file.name == "vocab.json" and read_config(path).get("model_type") != "gpt2":
+        raise UserError(f"{path} has a vocab.json and no tokenizer.json, which says how texts are parted: transformers' save_pretrained writes one.")
+    return file
 
 
-def write(path: pathlib.Path, config: dict, tensors: dict[str, np.ndarray], tokenizer: pathlib.Path | None, special_tokens: dict[str, str]):
-    """Makes a directory that `transformers` loads. Raises UserError if there is one already."""
-    if path.exists() and any(path.iterdir()):
-        raise UserError(f"--to={path} exists and is not empty: choose another.")
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+def write(path: pathlib.Path, files: dict[str, dict], tensors: dict[str, np.ndarray], tokenizer: pathlib.Path | None):
+    """Makes a directory that `transformers` loads, of `files`, each as JSON. Raises UserError if there is something already."""
+    check_new(path)
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(json.dumps(content, indent=2) + "\n")
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     if tokenizer is not None:
         shutil.copyfile(tokenizer, path / "tokenizer.json")
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special_tokens}
-        (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def check_new(path: pathlib.Path):
+    """Raises UserError where `path` is a file, or a folder that is not empty."""
+    if path.is_file() or path.is_dir() and any(path.iterdir()):
+        raise UserError(f"--to={path} exists and is not empty: choose another.")

@@ -42,31 +42,33 @@ PLAIN = {  # of a model group, where a family says nothing else
 class Family:
     """Fields of a model's config, names of its tensors, and what its heads are, for one `model_type`."""
 
-    model: str  # a row of MODELS
+    model: str  # the name of a model of ours
     prefix: str  # of backbone names, in models with a head
     architectures: dict[str, dict[str, Any]]  # a class of transformers -> {field of ours: value}: objective.name and what else the head decides
     fields: Callable[[dict], dict[str, Any]]  # config.json -> {field of a model group: value} over PLAIN; raises UserError for what we have no option for
     config: Callable[[Any, dict], dict]  # (a model group, {eos_token_id: ..., ...} of its tokenizer) -> config.json, but for architectures
     rows: Callable[[Any, str], list[Row]]  # (a model group, the name of the objective) -> the weight map
-    tied: Callable[[dict], dict[str, str]] = lambda config: {}  # config.json -> {name of a tensor: that of the one it repeats}
-    ignored: Callable[[Any], str] = lambda model: r"position_ids$"  # a model group -> names of tensors, by pattern, that it has no use for
+    tied: Callable[[dict], dict[str, str]] = lambda stored: {}  # stored.json -> {name of a tensor: that of the one it repeats}
+    ignored: Callable[[Any], str] = lambda config: r"position_ids$"  # a config of ours -> names of tensors, by pattern, that it has no use for
 
 
-def choose(config: dict, name: str, table: dict, default=None):
+def choose(stored: dict, name: str, table: dict, default=None):
     """What a value of config.json is with us. Raises UserError for one that has no counterpart."""
-    value = config.get(name, default)
+    value = stored.get(name, default)
     if value not in table:
         raise UserError(f"config.json says {name} {value!r}, which has no counterpart here: known are {', '.join(map(repr, table))}.")
     return table[value]
 
 
-def only(config: dict, **wanted):
+def only(stored: dict, **wanted):
     """Raises UserError where config.json asks for what we do not have; a value that it leaves out is the one wanted."""
     for name, value in wanted.items():
-        if config.get(name, value) not in (value, None):
-            raise UserError(f"config.json says {name} {config[name]!r}: of this only {value!r} is known here.")
+        if stored.get(name, value) not in (value, None):
+            raise UserError(f"config.json says {name} {stored[name]!r}: of this only {value!r} is known here.")
 
 
 def theirs(table: dict, value):
-    """The key of a value: the first where several stand for it."""
+    """The key of a value: the first where several stand for it. Raises UserError where none does."""
+    if value not in table.values():
+        raise UserError(f"{value!r} has no counterpart there: {', '.join(map(repr, table.values()))} have.")
     return next(key for key, of_key in table.items() if of_key == value)

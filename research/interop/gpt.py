@@ -6,20 +6,20 @@ from research.interop.weights import SAME, VECTOR, Row, conv1d, dense, linear, n
 BLOCK = "decoder/blocks"
 
 
-def gpt2_fields(config: dict) -> dict:
-    only(config, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+def gpt2_fields(stored: dict) -> dict:
+    only(stored, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
     return {
-        "vocab_size": config["vocab_size"],
-        "max_length": config["n_positions"],
-        "width": config["n_embd"],
-        "layers": config["n_layer"],
-        "heads": config["n_head"],
-        "mlp_width": config.get("n_inner") or 4 * config["n_embd"],
-        "activation": choose(config, "activation_function", ACTIVATIONS, "gelu_new"),
+        "vocab_size": stored["vocab_size"],
+        "max_length": stored["n_positions"],
+        "width": stored["n_embd"],
+        "layers": stored["n_layer"],
+        "heads": stored["n_head"],
+        "mlp_width": stored.get("n_inner") or 4 * stored["n_embd"],
+        "activation": choose(stored, "activation_function", ACTIVATIONS, "gelu_new"),
         "norm": "pre",
-        "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
-        "dropout": config.get("resid_pdrop", 0.1),
-        "initializer_stddev": config.get("initializer_range", 0.02),
+        "norm_epsilon": stored.get("layer_norm_epsilon", 1e-5),
+        "dropout": stored.get("resid_pdrop", 0.1),
+        "initializer_stddev": stored.get("initializer_range", 0.02),
         "scale_residual_initializer": True,
         "pool": "last",
     }
@@ -64,35 +64,35 @@ GPT2 = Family(
     fields=gpt2_fields,
     config=gpt2_config,
     rows=gpt2_rows,
-    tied=lambda config: {"lm_head.weight": "wte.weight"},
-    ignored=lambda model: r"\.attn\.(masked_)?bias$",  # the causal mask, which old checkpoints hold
+    tied=lambda stored: {"lm_head.weight": "wte.weight"},
+    ignored=lambda config: r"\.attn\.(masked_)?bias$",  # the causal mask, which old checkpoints hold
 )
 
 
-def llama_fields(config: dict) -> dict:
-    only(config, attention_bias=False, mlp_bias=False, rope_scaling=None, sliding_window=None)
-    rotary = config.get("rope_parameters") or {}
+def llama_fields(stored: dict) -> dict:
+    only(stored, attention_bias=False, mlp_bias=False, rope_scaling=None, sliding_window=None)
+    rotary = stored.get("rope_parameters") or {}
     only(rotary, rope_type="default")
-    only(config, head_dim=config["hidden_size"] // config["num_attention_heads"])
+    only(stored, head_dim=stored["hidden_size"] // stored["num_attention_heads"])
     return {
-        "vocab_size": config["vocab_size"],
-        "max_length": config["max_position_embeddings"],
-        "width": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-        "mlp_width": config["intermediate_size"],
+        "vocab_size": stored["vocab_size"],
+        "max_length": stored["max_position_embeddings"],
+        "width": stored["hidden_size"],
+        "layers": stored["num_hidden_layers"],
+        "heads": stored["num_attention_heads"],
+        "kv_heads": stored.get("num_key_value_heads") or stored["num_attention_heads"],
+        "mlp_width": stored["intermediate_size"],
         "gated_mlp": True,
-        "activation": choose(config, "hidden_act", ACTIVATIONS, "silu"),
+        "activation": choose(stored, "hidden_act", ACTIVATIONS, "silu"),
         "use_bias": False,
         "norm": "pre",
         "norm_type": "rms",
-        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "norm_epsilon": stored.get("rms_norm_eps", 1e-6),
         "positions": "rotary",
-        "rotary_base": float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
+        "rotary_base": float(rotary.get("rope_theta") or stored.get("rope_theta") or 10_000.0),
         "dropout": 0.0,
-        "initializer_stddev": config.get("initializer_range", 0.02),
-        "tied_head": bool(config.get("tie_word_embeddings", False)),
+        "initializer_stddev": stored.get("initializer_range", 0.02),
+        "tied_head": bool(stored.get("tie_word_embeddings", False)),
         "pool": "last",
     }
 
@@ -139,6 +139,6 @@ LLAMA = Family(
     fields=llama_fields,
     config=llama_config,
     rows=llama_rows,
-    tied=lambda config: {"lm_head.weight": "embed_tokens.weight"} if config.get("tie_word_embeddings") else {},
-    ignored=lambda model: r"rotary_emb\.inv_freq$",
+    tied=lambda stored: {"lm_head.weight": "embed_tokens.weight"} if stored.get("tie_word_embeddings") else {},
+    ignored=lambda config: r"rotary_emb\.inv_freq$",
 )

@@ -4,24 +4,32 @@ from research.core.errors import UserError
 from research.interop.family import ACTIVATIONS, Family, choose, only, theirs
 from research.interop.weights import SAME, TABLE, Layout, Row, linear, norm, patch
 
+HALF = {"pixel_mean": (0.5,), "pixel_stddev": (0.5,)}
 IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_stddev": (0.229, 0.224, 0.225)}  # as DINOv2's image processor has it
 BLOCK = "encoder/blocks"
 TOKEN = Layout(lambda x, shape: x.reshape(shape), lambda x: x[None, None])  # one for all of a batch there
 
 
-def common(config: dict) -> dict:
+def statistics(stored: dict, usual: dict) -> dict:
+    """Those of preprocessor_config.json, else the usual ones of the family."""
+    if "image_mean" not in stored:
+        return usual
+    return {"pixel_mean": tuple(stored["image_mean"]), "pixel_stddev": tuple(stored["image_std"])}
+
+
+def common(stored: dict) -> dict:
     return {
-        "width": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "activation": choose(config, "hidden_act", ACTIVATIONS, "gelu"),
+        "width": stored["hidden_size"],
+        "layers": stored["num_hidden_layers"],
+        "heads": stored["num_attention_heads"],
+        "activation": choose(stored, "hidden_act", ACTIVATIONS, "gelu"),
         "norm": "pre",
-        "norm_epsilon": config.get("layer_norm_eps", 1e-12),
-        "dropout": config.get("hidden_dropout_prob", 0.0),
-        "initializer_stddev": config.get("initializer_range", 0.02),
-        "image_size": config["image_size"],
-        "patch_size": config["patch_size"],
-        "channels": config.get("num_channels", 3),
+        "norm_epsilon": stored.get("layer_norm_eps", 1e-12),
+        "dropout": stored.get("hidden_dropout_prob", 0.0),
+        "initializer_stddev": stored.get("initializer_range", 0.02),
+        "image_size": stored["image_size"],
+        "patch_size": stored["patch_size"],
+        "channels": stored.get("num_channels", 3),
         "class_token": True,
         "pool": "first",
     }
@@ -42,9 +50,9 @@ def common_config(model) -> dict:
     }
 
 
-def vit_fields(config: dict) -> dict:
-    only(config, qkv_bias=True)
-    return common(config) | {"mlp_width": config["intermediate_size"]}
+def vit_fields(stored: dict) -> dict:
+    only(stored, qkv_bias=True)
+    return common(stored) | {"mlp_width": stored["intermediate_size"]} | statistics(stored, HALF)
 
 
 def vit_config(model, ids: dict) -> dict:
@@ -79,11 +87,11 @@ def vit_rows(model, objective: str) -> list[Row]:
     return embeddings(model) + attention() + rows + head(objective)
 
 
-def dinov2_fields(config: dict) -> dict:
-    only(config, qkv_bias=True, use_swiglu_ffn=False)
-    more = {"mlp_width": config["hidden_size"] * config.get("mlp_ratio", 4), "layer_scale": config.get("layerscale_value", 1.0)}
-    more |= {"norm_epsilon": config.get("layer_norm_eps", 1e-6), "stochastic_depth": config.get("drop_path_rate", 0.0)}
-    return common(config) | more | IMAGENET
+def dinov2_fields(stored: dict) -> dict:
+    only(stored, qkv_bias=True, use_swiglu_ffn=False)
+    more = {"mlp_width": int(stored["hidden_size"] * stored.get("mlp_ratio", 4)), "layer_scale": stored.get("layerscale_value", 1.0)}
+    more |= {"norm_epsilon": stored.get("layer_norm_eps", 1e-6), "stochastic_depth": stored.get("drop_path_rate", 0.0)}
+    return common(stored) | more | statistics(stored, IMAGENET)
 
 
 def dinov2_config(model, ids: dict) -> dict:
@@ -111,7 +119,7 @@ VIT = Family(
     fields=vit_fields,
     config=vit_config,
     rows=vit_rows,
-    ignored=lambda model: r"^pooler\.dense\.|mask_token$",  # a tanh layer that its classifier does not use; the token of masked training
+    ignored=lambda config: r"^pooler\.dense\.|mask_token$",  # a tanh layer that its classifier does not use; the token of masked training
 )
 DINOV2 = Family(
     model="vit",
@@ -120,5 +128,5 @@ DINOV2 = Family(
     fields=dinov2_fields,
     config=dinov2_config,
     rows=dinov2_rows,
-    ignored=lambda model: r"mask_token$",
+    ignored=lambda config: r"mask_token$",
 )

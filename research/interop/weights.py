@@ -89,6 +89,8 @@ def load(tensors, rows: list[Row], shapes, shardings, allow_new: str | None, ign
       UserError: a tensor that is missing, of another shape or not wanted, by name.
     """
     wanted, placed = flatten_dict(shapes, sep="/"), flatten_dict(shardings, sep="/")
+    if allow_new and not any(re.search(allow_new, name) for name in [*wanted, *tensors, *(row.ours for row in rows)]):
+        raise UserError(f"init.allow_new {allow_new!r} matches no parameter, here or there: leave it out, or name one such as {min(wanted)}.")
     rows = {row.ours: row for row in rows}
     excused = lambda path: bool(allow_new and re.search(allow_new, path))
     if without := [path for path in wanted if path not in rows and not excused(path)]:
@@ -98,7 +100,7 @@ def load(tensors, rows: list[Row], shapes, shardings, allow_new: str | None, ign
         found[path], problem = _load_one(tensors, rows.get(path), path, leaf, placed[path], adapter)
         if problem and not excused(path):
             wrong.append(problem)
-    wrong += _surplus(tensors, [row for row in rows.values()], wanted, excused, ignored)
+    wrong += _surplus(tensors, list(rows.values()), wanted, excused, ignored)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{tensors.where} does not fit: {'; '.join(wrong[:3])}{more}. What may differ, config.init.allow_new names by pattern.")

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import MaskedLMHead, pool
-from research.models.transformer import ACTIVATIONS, Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
+from research.models.transformer import POOLERS, Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
 
 
 class Bert(nn.Module):
@@ -53,7 +53,7 @@ class Bert(nn.Module):
         tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]
         x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed")
         if self.config.token_types:
-            x_BTD = x_BTD + self.token_type(inputs["token_types"])
+            x_BTD = x_BTD + self.token_type(jnp.minimum(inputs["token_types"], self.config.token_types - 1))
         if self.config.positions == "learned":
             x_BTD = x_BTD + self.position(jnp.arange(tokens_BT.shape[1]))
         x_BTD = constrain(self.dropout(self.norm(x_BTD)), "batch", "sequence", "embed")
@@ -65,7 +65,7 @@ class Bert(nn.Module):
 
     def _pool(self, hidden_BTD, mask_BT):
         pooled_BD = constrain(pool(hidden_BTD, mask_BT, self.config.pool), "batch", "embed")
-        return constrain(ACTIVATIONS[self.config.pooler](self.pooler(pooled_BD)), "batch", None) if self.config.pool == "first" else pooled_BD
+        return constrain(POOLERS[self.config.pooler](self.pooler(pooled_BD)), "batch", None) if self.config.pool == "first" else pooled_BD
 
     def __call__(self, inputs, positions_BP, next_sentence: bool = True):
         hidden_BTD = self.encode(inputs)

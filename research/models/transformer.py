@@ -19,9 +19,10 @@ ACTIVATIONS = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # as in GPT-2
     "gelu_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),  # arXiv 1606.08415, section 2; as in CLIP
     "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
     "silu": jax.nn.silu,  # gated: SwiGLU (arXiv 2002.05202), as in Llama
 }
+
+POOLERS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each block, compute the rest again
@@ -78,7 +79,7 @@ class TransformerConfig:
             ("dtype", ("float32", "bfloat16")),
             ("remat", ("none", *REMAT_POLICIES)),
             ("pool", ("first", "mean", "last", "attention")),
-            ("pooler", ("tanh", "relu")),
+            ("pooler", POOLERS),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}.")

@@ -198,5 +198,19 @@ def sincos(grid: int, width: int, class_token: bool):
 def resize_positions(table_TD, old_grid: int, new_grid: int, class_token: bool):
     """A table of learned positions for a grid of another size, by bicubic interpolation in the plane; the row of a class token, first, stays."""
     first, rest = table_TD[: int(class_token)], table_TD[int(class_token) :]
-    plane = jax.image.resize(rest.reshape(old_grid, old_grid, -1), (new_grid, new_grid, rest.shape[-1]), "bicubic")
+    weights = cubic_weights(old_grid, new_grid)
+    plane = jnp.einsum("Yy,Xx,yxD->YXD", weights, weights, rest.reshape(old_grid, old_grid, -1), precision="highest")
     return jnp.concatenate([first, plane.reshape(new_grid**2, -1)])
+
+
+def cubic_weights(old: int, new: int) -> np.ndarray:
+    """(new, old) float32: cubic convolution of a line (Keys, 1981, eq. 15) with a = -3/4, as PyTorch, in which such tables are commonly resized, has
+    it; past the ends the last value goes on."""
+    a, centre = -0.75, (np.arange(new) + 0.5) * old / new - 0.5
+    weights = np.zeros((new, old))
+    for tap in range(-1, 3):
+        place = np.floor(centre) + tap
+        x = abs(centre - place)
+        near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+        np.add.at(weights, (np.arange(new), np.clip(place, 0, old - 1).astype(int)), np.where(x <= 1, near, far))
+    return weights.astype(np.float32)

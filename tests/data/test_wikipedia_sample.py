@@ -1,6 +1,7 @@
 import bz2
 
 import numpy as np
+import pytest
 
 from research.data.records import Records
 from research.data.wikipedia_sample import WikipediaTopics, plain_text, read_articles, split_articles
@@ -48,6 +49,7 @@ def test_only_articles_are_read(tmp_path):
     assert list(read_articles(tmp_path / "x.bz2")) == [("A", "one"), ("C", "")]
 
 
+@pytest.mark.slow
 def test_topics_are_of_articles_that_no_run_is_trained_on(cache):
     builder = WikipediaTopics(data_dir=str(cache), file_format="array_record")
     train, validation = (Records(builder, split, {"text_field": ("text", "text"), "label_field": ("label", "class")}) for split in ("train", "validation"))

@@ -15,12 +15,17 @@ from research.models.gpt import causal_mask
 
 def loaded(path, **changes):
     """(experiment, parameters) of a Hugging Face directory."""
-    config = convert.imported(pathlib.Path(path), directory.read_config(pathlib.Path(path)))
+    return of_tensors(restore.open_directory(path), **changes)
+
+
+def of_tensors(tensors, **changes):
+    """The same of what has been opened already."""
+    config = convert.imported(pathlib.Path(tensors.where), tensors.config)
     config.mesh.update(data=1, fsdp=1)
-    config.init["from"] = str(path)
+    config.init["from"] = tensors.where
     config.update_from_flattened_dict(changes)
     e = build.experiment(FrozenConfigDict(config), devices=jax.devices()[:1])
-    return e, restore.huggingface_params(e, restore.open_directory(path))
+    return e, restore.huggingface_params(e, tensors)
 
 
 def outputs(e, params, inputs):
@@ -70,3 +75,15 @@ def gradients(e, params, inputs) -> dict[str, np.ndarray]:
     found = jax.grad(lambda params: weighted(outputs(e, params, inputs), mask))(params)
     of = build.tables.FAMILIES[directory.read_config(pathlib.Path(e.config.init["from"]))["model_type"]]
     return weights.export(found, of.rows(e.config.model, e.config.objective.name), "")
+
+
+class Held(dict):
+    """Tensors in memory, read as those of a directory."""
+
+    where = "memory"
+
+    def shape(self, name):
+        return self[name].shape
+
+    def read(self, name):
+        return self[name]

@@ -91,7 +91,7 @@ def test_statistics_that_lost_a_dimension_keep_the_rest_of_the_sharding():
     assert specs == {((256,), P("fsdp")), ((512,), P("tensor"))}
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
+@pytest.mark.parametrize("optimizer", ["adafactor", pytest.param("muon", marks=pytest.mark.slow)])
 def test_state_of_other_shapes_than_the_parameters_is_split_too(optimizer):
     e = experiment("fsdp_tp", optimizer__name=optimizer, optimizer__clip_norm=None)
     found, _ = two_steps(e)

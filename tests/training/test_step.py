@@ -48,7 +48,7 @@ def full_batch(fixed, state):
 
 
 @pytest.mark.short
-@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("k", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_accumulated_equals_full_batch(fixed, state, full_batch, k):
     (full, means), batch = full_batch, ragged_batch()
     terms, _ = fixed(state.params, batch, None)
