@@ -68,7 +68,12 @@ def word_table(config) -> tuple[int, int]:
 
 def _objective(config, vocabulary) -> Objective:
     return from_fields(
-        objective_class(config), config.objective, model=tables.model(config.model), vocabulary=vocabulary, batch_size=config.data.batch_size, length=config.data.length
+        objective_class(config),
+        config.objective,
+        model=tables.model(config.model),
+        vocabulary=vocabulary,
+        batch_size=config.data.batch_size,
+        length=config.data.length,
     )
 
 

@@ -4,9 +4,9 @@
     python -m research.convert --from=SmolLM2.gguf --to=runs/smollm2
     python -m research.convert --from=runs/sentiment --to=exported [--step=N] [--model_type=roberta]
 
-A name of research/interop/published.py stands for a checkpoint that a published package carries. What pools by the mean under a supervised head has no class in
-`transformers` and is refused. Into a run: then `predict`, `generate` and `evaluate` read it, and `--config.init.from=runs/minilm` trains on; a config may also name the
-directory itself, as `init.from`. Which way it goes is told by what --from holds. Only safetensors are read, never a pickle.
+Which way it goes is told by what --from holds. A name of research/interop/published.py stands for a checkpoint that a published package carries.
+`predict`, `generate` and `evaluate` then read the run, and `--config.init.from=runs/minilm` trains on; a config may also name the directory itself,
+as `init.from`. Only safetensors are read, never a pickle. What has no class in `transformers`, such as a head on the mean of all tokens, is refused.
 """
 
 import json

@@ -119,7 +119,10 @@ def read_prompts(values) -> list[str]:
 
 
 def encode(prompts: list[str], tokenizer, context: int, max_tokens: int) -> list[list[int]]:
-    """The tokens of each prompt, with that which begins a text where the tokenizer has one. Raises UserError where one leaves no room in the context; says on stderr where one leaves less than max_tokens."""
+    """The tokens of each prompt, with that which begins a text where the tokenizer has one.
+
+    Raises UserError where one leaves no room in the context; says on stderr where one leaves less than max_tokens.
+    """
     ids = [encoding.ids for encoding in tokenizer.encode_batch(prompts)]
     for prompt, of_prompt in zip(prompts, ids):
         if not of_prompt:

@@ -102,7 +102,9 @@ class Task:
         self.values, self.config, self.objective, self.tokenizer, self.labels = values, config, objective, tokenizer, labels
         inputs = getattr(objective.model, "inputs", None) if hasattr(objective, "model") else None
         if inputs is None:
-            raise UserError(f"this run was trained for {config.objective.name}, whose model tells nothing of its inputs: see research/models/bert.py.")
+            raise UserError(
+                f"this run was trained for {config.objective.name}, whose model tells nothing of its inputs: see research/models/bert.py."
+            )
         self.inputs = {name.rpartition("/")[2]: x for name, x in inputs(1, config.data.length).items()}  # of two towers, what either takes
         self.pairs = config.data.second_text_field is not None and config.data.source == "labelled_text"
 

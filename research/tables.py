@@ -131,7 +131,7 @@ def images_of(config, corpus: Corpus, split: str, training: bool, **kinds: str) 
         found = " and ".join(f"{H} x {W} of {C} channels" for _, H, W, C in sorted(shapes)) or "none"
         raise UserError(f"data.source={config.data.source} gives images of one size, the model takes {found}: choose a model, or towers, that match.")
     augmentation = from_fields(Augmentation, config.data) if training else None
-    (_, size, _, channels), = shapes
+    ((_, size, _, channels),) = shapes
     return Images(records, config.data.image_field, size, channels, augmentation)
 
 
@@ -152,7 +152,7 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
     if sorted(views) != [["first"], ["second"]]:
         raise UserError("data.source=image_text is for two towers, of which one takes images and one text: choose model.name=two_tower of such two.")
     images = images_of(config, corpus, split, training, text_field="text")
-    return ImageText(images, config.data.text_field, *corpus.text_tools(), length, *(view for view, in views))
+    return ImageText(images, config.data.text_field, *corpus.text_tools(), length, *(view for (view,) in views))
 
 
 MODELS = {  # name -> function(a model group of the config) -> module

@@ -7,7 +7,6 @@ import re
 import shutil
 
 import jax
-import numpy as np
 import pytest
 
 from research import build, generate, restore

@@ -18,7 +18,8 @@ WAYS = {"full": 1e-4, "lora": 1e-3, "probe": 1e-2, "scratch": 1e-3}  # how to fi
 
 def get_config(way="full"):
     c = base.get_config()
-    c.model.update(vocab_size=30522, max_length=512, width=384, layers=6, heads=12, mlp_width=1536, pool="mean", dtype="float32")
+    c.model.update(vocab_size=30522, max_length=512, width=384, layers=6, heads=12, mlp_width=1536, pool="mean")
+    c.model.update(dtype="float32", scan_layers=False)
     c.objective.update(name="sequence_classification", classes=2)
     c.data.update(source="labelled_text", name="movie_reviews", batch_size=32, eval_batch_size=128, length=48)
     c.init.allow_new = "^head/"

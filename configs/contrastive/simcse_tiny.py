@@ -10,8 +10,8 @@ uniformity as in arXiv 2005.10242: lower is better). Before training all embeddi
     knn_accuracy 0.48 (the most common of 8 articles 0.22; untrained 0.406)
     linear_accuracy 0.48 (the same; untrained 0.495)
 
-The last two say whether frozen embeddings know which of the validation articles a sentence is from, by the vote of the 20 nearest other sentences and by
-logistic regression. What is near is more often of one article than before; what a linear map finds was there already.
+The last two say whether frozen embeddings know which of the validation articles a sentence is from, by the vote of the 20 nearest other sentences
+and by logistic regression. What is near is more often of one article than before; what a linear map finds was there already.
 
     python -m research.train --config=configs/contrastive/simcse_tiny.py --workdir=runs/simcse_tiny
 """

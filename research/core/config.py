@@ -103,8 +103,8 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
     "model.channels model.patch_size model.embedding_width objective.decoder_width objective.decoder_layers "
     "objective.decoder_heads objective.classes probe.limit probe.neighbors lora.rank",
     8: "data.length data.short_length model.vocab_size",
-    0: "model.token_types objective.projection_width optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay objective.z_loss objective.mixup objective.cutmix data.color_jitter "
-    "data.randaugment_layers data.randaugment_magnitude",
+    0: "model.token_types objective.projection_width objective.z_loss objective.mixup objective.cutmix data.color_jitter data.randaugment_layers "
+    "data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
 MORE_THAN_0 = "model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (

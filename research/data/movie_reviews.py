@@ -41,7 +41,9 @@ class MovieReviews(tfds.core.GeneratorBasedBuilder):
         with tarfile.open(package_member(PACKAGE, MEMBER, SHA256)) as archive:
             text = archive.extractfile(f"hutto_ICWSM_2014/{FILES[self.builder_config.name]}_GroundTruth.txt").read().decode("utf-8-sig")
         sentences = scored_sentences(text)
-        split_of = lambda key: {0: "validation", 5: "test"}.get(int(key.partition("_")[0]) % 10, "train")  # 309_8 is the eighth sentence of review 309
+        split_of = lambda key: {0: "validation", 5: "test"}.get(
+            int(key.partition("_")[0]) % 10, "train"
+        )  # 309_8 is the eighth sentence of review 309
         return {
             split: self._generate_examples([sentence for sentence in sentences if split_of(sentence[0]) == split])
             for split in ("train", "validation", "test")

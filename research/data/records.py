@@ -79,7 +79,9 @@ def usable(records: Records, test) -> np.ndarray:
     bar = tqdm(range(len(records)), desc=f"reading {records.name}", unit=" examples", delay=2)
     indices = np.array([i for i in bar if test(records[i])], np.int64)
     if not len(indices):
-        raise UserError(f"no example of {records.name} has all that is asked of it, a text or a label that is not empty for instance: choose another split, or other fields.")
+        raise UserError(
+            f"no example of {records.name} has all that is asked of it, such as a text and a label: choose another split, or other fields."
+        )
     return indices
 
 

@@ -79,9 +79,7 @@ class TextTriples:
       labels: the names of the labels.
     """
 
-    def __init__(
-        self, records: Records, fields: tuple[str, str, str], labels, tokenizer: tokenizers.Tokenizer, vocabulary: Vocabulary, length: int
-    ):
+    def __init__(self, records: Records, fields: tuple[str, str, str], labels, tokenizer: tokenizers.Tokenizer, vocabulary: Vocabulary, length: int):
         self._records, (self._premise, self._hypothesis, label) = records, fields
         self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
         if not {"entailment", "contradiction"} <= set(labels or ()):

@@ -77,8 +77,11 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
 
 
 def vocabulary(tokenizer: tokenizers.Tokenizer, end_token: str | None = None) -> Vocabulary:
-    """What the objectives need of the tokenizer, where texts end with `end_token`, if that is not one of MEANINGS. A token goes on with the word before it where it begins with ## or, in a byte-level
-    vocabulary, does not begin with white space (Ġ and ▁ stand for a blank, Ċ for a new line)."""
+    """What the objectives need of the tokenizer, of which `end_token` ends a text, if that is not one of MEANINGS.
+
+    A token goes on with the word before it where it begins with ## or, in a byte-level vocabulary, does not begin with white space (Ġ and ▁
+    stand for a blank, Ċ for a new line). Raises UserError for an `end_token` that is none of its tokens.
+    """
     ids = {name: [tokenizer.token_to_id(token) for token in named] for name, named in MEANINGS.items()}
     special = {name: next((i for i in of_name if i is not None), None) for name, of_name in ids.items()}
     if end_token is not None and (special.update(end=tokenizer.token_to_id(end_token)) or special["end"] is None):

@@ -15,7 +15,16 @@ PACKAGE = "gensim==4.4.0"
 MEMBER = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 SHA256 = "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d"
 
-TOPICS = ["A Modest Proposal", "Aardwolf", "Aldous Huxley", "America the Beautiful", "Andre Agassi", "Angola", "Art", "List of Atlas Shrugged characters"]
+TOPICS = [
+    "A Modest Proposal",
+    "Aardwolf",
+    "Aldous Huxley",
+    "America the Beautiful",
+    "Andre Agassi",
+    "Angola",
+    "Art",
+    "List of Atlas Shrugged characters",
+]
 
 # Sections that list sources rather than tell anything, and namespaces that link to no text.
 APPENDICES = re.compile(r"^(references|external links|further reading|see also|notes|footnotes|bibliography|sources|citations|gallery)\b", re.I)

@@ -77,7 +77,9 @@ class Directory:
         if (self.path / "model.safetensors").is_file():
             return ["model.safetensors"]
         pickled = next((path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in self.path.glob(pattern)), None)
-        advice = f"{pickled} is a pickle, which may run any code and is not read: save it as safetensors first" if pickled else "give the folder of one"
+        advice = (
+            f"{pickled} is a pickle, which may run any code and is not read: save it as safetensors first" if pickled else "give the folder of one"
+        )
         raise UserError(f"{self.path} has no model.safetensors, nor an index of its shards: {advice}.")
 
 

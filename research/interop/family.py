@@ -45,7 +45,9 @@ class Family:
     model: str  # the name of a model of ours
     prefix: str  # of backbone names, in models with a head
     architectures: dict[str, dict[str, Any]]  # a class of transformers -> {field of ours: value}: objective.name and what else the head decides
-    fields: Callable[[dict], dict[str, Any]]  # config.json -> {field of a model group: value} over PLAIN; raises UserError for what we have no option for
+    fields: Callable[
+        [dict], dict[str, Any]
+    ]  # config.json -> {field of a model group: value} over PLAIN; raises UserError for what we have no option for
     config: Callable[[Any, dict], dict]  # (a model group, {eos_token_id: ..., ...} of its tokenizer) -> config.json, but for architectures
     rows: Callable[[Any, str], list[Row]]  # (a model group, the name of the objective) -> the weight map
     tied: Callable[[dict], dict[str, str]] = lambda stored: {}  # stored.json -> {name of a tensor: that of the one it repeats}

@@ -1,6 +1,5 @@
 """A GGUF file of llama.cpp's: what it holds, told as if it were a Hugging Face directory of a Llama. Read with the package `gguf` (extra `gguf`)."""
 
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,7 +39,7 @@ class GgufFile:
 
     def __init__(self, path):
         if gguf is None:
-            raise UserError("reading GGUF needs the package gguf: pip install 'lodestar-research[gguf]'.")
+            raise UserError("reading GGUF needs the package gguf: pip install -e '.[gguf]'.")
         self.where = str(path)
         try:
             self._reader = gguf.GGUFReader(path)

@@ -95,8 +95,8 @@ class SimCse(_OneModel):
     contradicting one.
 
     Batch: `first/tokens`, `first/token_types` (B, T) int32, `first/mask` (B, T) bool, the same of second/, supervised of third/ too; `valid` (B,) bool.
-    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses; none with projection_width 0. Metrics: `contrastive_accuracy`, how often h'
-    is the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
+    Parameters: those of the model, and beside them `projection`, a tanh layer that only training uses; none with projection_width 0. Metrics:
+    `contrastive_accuracy`, how often h' is the nearest; `alignment` and `uniformity` (arXiv 2005.10242) of the model's embeddings, without that layer: lower is better. Uniformity is
     measured without dropout.
     """
 

@@ -247,7 +247,9 @@ class ImageClassification(Supervised):
         logits_BC = self.logits(params, {"image": image_BHWC}, rng)
         both = lambda f: weight_B * f(label_B) + (1 - weight_B) * f(other_B)
         loss_B = both(lambda label_B: cross_entropy(logits_BC, label_B, self.label_smoothing))
-        own, others = (accuracies(logits_BC, label_B, batch["valid"] * weight_B) for label_B, weight_B in ((label_B, weight_B), (other_B, 1 - weight_B)))
+        own, others = (
+            accuracies(logits_BC, label_B, batch["valid"] * weight_B) for label_B, weight_B in ((label_B, weight_B), (other_B, 1 - weight_B))
+        )
         return {"classification_loss": Mean.of(loss_B, batch["valid"])}, {name: own[name] + others[name] for name in own}
 
     def mix(self, image_BHWC, label_B, valid_B, rng):

@@ -2,9 +2,9 @@
 
 Where the parameters of a run come from, in this order:
   1. A finished checkpoint in the run directory always wins; a run goes on from the latest.
-  2. `init.from`: the parameters of another run, with a strict match of names, shapes and dtypes. Only those whose path
-     matches `init.allow_new` may be missing there (they start from scratch) or differ in shape (likewise), and those that the
-     model knows how to adapt to its own shape.
+  2. `init.from`: the parameters of another run or a Hugging Face directory (research/restore.py), with a strict match of names, shapes and
+     dtypes. Only those whose path matches `init.allow_new` may be missing there (they start from scratch) or differ in shape (likewise),
+     and those that the model knows how to adapt to its own shape.
   3. From scratch.
 Nothing is ever loaded partially in silence.
 """

@@ -125,7 +125,9 @@ def test_a_long_text_keeps_the_token_that_ends_it(cache):
 def test_texts_want_an_objective_of_text(cache):
     with pytest.raises(UserError, match="data.source=image_text gives text"):
         tower = {"name": "vit", "image_size": 8, "patch_size": 4}
-        examples("image_text", data__source="image_text", model__name="two_tower", **{f"model__first__{name}": value for name, value in tower.items()})
+        examples(
+            "image_text", data__source="image_text", model__name="two_tower", **{f"model__first__{name}": value for name, value in tower.items()}
+        )
 
 
 def test_a_feature_that_is_not_there_is_named(cache):

@@ -22,7 +22,9 @@ def kept(request, tmp_path_factory):
 
 def made(kept, name, source, length=LENGTH, training=False, vocab_size=300, **data):
     """(corpus, all examples by their place in the data set)"""
-    c = tiny_config(data__name=f"tests.tiny_labelled_text:{name}", data__source=source, data__length=length, **{f"data__{k}": v for k, v in data.items()})
+    c = tiny_config(
+        data__name=f"tests.tiny_labelled_text:{name}", data__source=source, data__length=length, **{f"data__{k}": v for k, v in data.items()}
+    )
     corpus = Corpus(c, tables.DATASETS, vocab_size, kept)
     examples = build.examples_of(c, corpus, "train", length, training)
     return corpus, [examples.example(i, np.random.default_rng(i)) for i in range(len(examples))]
@@ -133,7 +135,9 @@ def test_a_source_of_text_wants_an_objective_of_text(cache):
 def test_a_data_set_of_lines_needs_no_labels(cache, kept, source):
     """As lm1b is."""
     corpus, examples = made(kept, "Lines", source, 16)
-    assert len(examples) > 0 and corpus.labels is None and examples[0].keys() >= ({"tokens", "segments"} if source == "packed_text" else {"first/mask"})
+    assert (
+        len(examples) > 0 and corpus.labels is None and examples[0].keys() >= ({"tokens", "segments"} if source == "packed_text" else {"first/mask"})
+    )
 
 
 def test_a_label_that_the_objective_does_not_know_is_refused(cache, kept):

@@ -39,7 +39,9 @@ def archive(tmp_path, monkeypatch):
 def test_a_variant_is_read_with_its_labels_and_a_text_is_in_one_split(archive, tmp_path):
     builder = dataset_builder(tables.DATASETS, "movie_reviews/tweets", str(tmp_path))
     found = {split: Records(builder, split, {"text_field": ("text", "text")}) for split in ("train", "validation", "test")}
-    read = {split: sorted((r["text"].decode(), int(r["label"]), float(r["score"])) for r in (x[i] for i in range(len(x)))) for split, x in found.items()}
+    read = {
+        split: sorted((r["text"].decode(), int(r["label"]), float(r["score"])) for r in (x[i] for i in range(len(x)))) for split, x in found.items()
+    }
     assert read["train"] == [('A "good one & more.', 1, 2.5), ("Bad.", 0, -0.5), ("Worse.", 0, -1.0)]
     assert read["validation"] == [("Best.", 1, 3.0), ("Worst.", 0, -3.0)]
     assert read["test"] == [("Fair.", 1, 0.5)]
@@ -52,5 +54,3 @@ def test_an_unknown_variant_is_named():
     with pytest.raises(UserError, match="wikipedia_sample there is one kind only"):
         dataset_builder(tables.DATASETS, "wikipedia_sample/large", None)
     assert dataset_builder(tables.DATASETS, "movie_reviews", None).builder_config.name == "movies"
-
-

@@ -52,7 +52,9 @@ def test_only_articles_are_read(tmp_path):
 @pytest.mark.slow
 def test_topics_are_of_articles_that_no_run_is_trained_on(cache):
     builder = WikipediaTopics(data_dir=str(cache), file_format="array_record")
-    train, validation = (Records(builder, split, {"text_field": ("text", "text"), "label_field": ("label", "class")}) for split in ("train", "validation"))
+    train, validation = (
+        Records(builder, split, {"text_field": ("text", "text"), "label_field": ("label", "class")}) for split in ("train", "validation")
+    )
     labels = [np.bincount([records[i]["label"] for i in range(len(records))], minlength=8) for records in (train, validation)]
     assert 0 <= len(train) - len(validation) <= 1 and len(train) > 700 and (labels[0] > 20).all() and (abs(labels[0] - labels[1]) <= 1).all()
     seen = {title for title, _ in split_articles()[0]}

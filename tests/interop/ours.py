@@ -44,7 +44,10 @@ def outputs(e, params, inputs):
         first_BE, second_BE, log_scale = linen.apply(o.model, params, None, inputs, method="towers")
         return {"image": first_BE, "text": second_BE, "logits": jnp.exp(log_scale) * first_BE @ second_BE.T}
     if name in ("simcse", "nt_xent"):
-        return {"hidden": linen.apply(o.model, params, None, inputs, method="encode"), "pooled": linen.apply(o.model, params, None, inputs, method="embed")}
+        return {
+            "hidden": linen.apply(o.model, params, None, inputs, method="encode"),
+            "pooled": linen.apply(o.model, params, None, inputs, method="embed"),
+        }
     return {"logits": o.logits(params, inputs, None)}
 
 

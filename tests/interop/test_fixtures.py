@@ -29,7 +29,9 @@ def close(found, expected, mask):
 
 def read(name):
     stored = np.load(FIXTURES / name / "expected.npz")
-    return tuple({key.removeprefix(f"{kind}/"): stored[key] for key in stored if key.startswith(f"{kind}/")} for kind in ("inputs", "outputs", "hidden"))
+    return tuple(
+        {key.removeprefix(f"{kind}/"): stored[key] for key in stored if key.startswith(f"{kind}/")} for kind in ("inputs", "outputs", "hidden")
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,8 +114,14 @@ def copied(tmp_path):
     "edit, message",
     [
         (lambda x: x.pop("bert.encoder.layer.1.output.dense.bias"), "encoder.layer.1.output.dense.bias is missing"),
-        (lambda x: x.update({"bert.encoder.layer.2.output.dense.bias": np.zeros(15, np.float32)}), "layer.2.output.dense.bias is there, not in this model"),
-        (lambda x: x.update({"classifier.weight": np.zeros((4, 15), np.float32)}), r"classifier.weight is \[4, 15\], head/out/kernel wants \[3, 15\]"),
+        (
+            lambda x: x.update({"bert.encoder.layer.2.output.dense.bias": np.zeros(15, np.float32)}),
+            "layer.2.output.dense.bias is there, not in this model",
+        ),
+        (
+            lambda x: x.update({"classifier.weight": np.zeros((4, 15), np.float32)}),
+            r"classifier.weight is \[4, 15\], head/out/kernel wants \[3, 15\]",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(copied, edit, message):

@@ -69,11 +69,23 @@ def test_sentences_are_embedded_as_by_transformers(embeddings):
 def fuzz(count: int) -> list[str]:
     """Texts of Latin, Chinese, Arabic, Devanagari, emoji, combining marks, control characters and white space of all kinds; one is empty."""
     rng = np.random.default_rng(0)
-    blocks = [(32, 127), (0xC0, 0x17F), (0x300, 0x36F), (0x4E00, 0x4FFF), (0x627, 0x64A), (0x904, 0x939), (0x1F300, 0x1F64F), (0, 32), (0x2000, 0x206F)]
+    blocks = [
+        (32, 127),
+        (0xC0, 0x17F),
+        (0x300, 0x36F),
+        (0x4E00, 0x4FFF),
+        (0x627, 0x64A),
+        (0x904, 0x939),
+        (0x1F300, 0x1F64F),
+        (0, 32),
+        (0x2000, 0x206F),
+    ]
     blocks += [(0xFE00, 0xFE0F), (0xAC00, 0xAC80), (0x20000, 0x20020)]
     letters = lambda: chr(rng.integers(*blocks[rng.integers(len(blocks))]))
     words = ["the", "Naïve", "can't", "2,000", "[MASK]", "ﬁ", "\u200b", "e\u0301"]
-    return [""] + ["".join(" " + words[rng.integers(len(words))] if rng.random() < 0.2 else letters() for _ in range(rng.integers(1, 40))) for _ in range(count)]
+    return [""] + [
+        "".join(" " + words[rng.integers(len(words))] if rng.random() < 0.2 else letters() for _ in range(rng.integers(1, 40))) for _ in range(count)
+    ]
 
 
 @pytest.mark.parity

@@ -1,6 +1,6 @@
 """The other side: models of `transformers` with random weights, and what they make of random inputs. Needs the extra `parity`.
 
-    python -m tests.interop.theirs     writes tests/interop/fixtures anew
+python -m tests.interop.theirs     writes tests/interop/fixtures anew
 """
 
 import copy
@@ -40,7 +40,10 @@ CASES = {  # name -> (class, config)
     "bert_question": ("BertForQuestionAnswering", lambda: transformers.BertConfig(**TEXT)),
     "roberta_model": ("RobertaModel", lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15, "type_vocab_size": 1}))),
     "roberta_masked_lm": ("RobertaForMaskedLM", lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15, "type_vocab_size": 1}))),
-    "roberta_sequence": ("RobertaForSequenceClassification", lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15}), **LABELS)),
+    "roberta_sequence": (
+        "RobertaForSequenceClassification",
+        lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15}), **LABELS),
+    ),
     "roberta_token": ("RobertaForTokenClassification", lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15}), **LABELS)),
     "roberta_question": ("RobertaForQuestionAnswering", lambda: transformers.RobertaConfig(**(TEXT | {"max_position_embeddings": 15}))),
     "distilbert_model": ("DistilBertModel", lambda: transformers.DistilBertConfig(**DISTIL)),

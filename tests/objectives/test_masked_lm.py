@@ -159,7 +159,10 @@ def test_without_next_sentence_there_is_one_term(objective, params):
     alone = dataclasses.replace(objective, next_sentence=False)
     terms, metrics = alone.loss_fn(params, make_batch(), None)
     assert list(terms) == ["masked_lm_loss"] and list(metrics) == ["masked_accuracy"]
-    assert jax.eval_shape(objective.init, jax.random.key(0)).keys() - jax.eval_shape(alone.init, jax.random.key(0)).keys() == {"pooler", "next_sentence"}
+    assert jax.eval_shape(objective.init, jax.random.key(0)).keys() - jax.eval_shape(alone.init, jax.random.key(0)).keys() == {
+        "pooler",
+        "next_sentence",
+    }
     axes = lambda tree: jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, tuple))
     assert axes(alone.logical_axes) == jax.tree.structure(jax.eval_shape(alone.init, jax.random.key(0)))
 

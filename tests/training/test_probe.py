@@ -45,7 +45,9 @@ def test_one_class_is_no_probe():
 
 def image_config(**changes):
     vit = dict(model__name="vit", model__image_size=8, model__patch_size=4, model__norm="pre", model__pool="mean", model__class_token=False)
-    data = dict(data__name="tests.tiny_images:TinyImages", data__source="labelled_images", objective__name="image_classification", objective__classes=3)
+    data = dict(
+        data__name="tests.tiny_images:TinyImages", data__source="labelled_images", objective__name="image_classification", objective__classes=3
+    )
     return tiny_config(**vit, **data, probe__evaluators=("knn", "linear"), probe__neighbors=3, **changes)
 
 
