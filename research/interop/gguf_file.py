@@ -89,6 +89,7 @@ class GgufFile:
             "rope_theta": of("rope.freq_base", 10_000.0),
             "rope_scaling": of("rope.scaling.type"),
             "tie_word_embeddings": "lm_head.weight" not in self._tensors,
+            "eos_token_id": self._field("tokenizer.ggml.eos_token_id"),
         }
 
     def _known_as(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import pathlib
 import shutil
@@ -10,11 +11,13 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from research import build, restore, tables
+from research import build, convert, predict, restore, tables
 from research.core.errors import UserError
 from research.interop import directory, weights
+from research.training.checkpoint import Checkpoints
 from tests.interop import ours
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -235,3 +238,45 @@ def test_each_device_reads_its_own_part():
     kernel = params["decoder"]["blocks"]["mlp"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (2, 3, 19) and kernel.shape == (2, 15, 19)
     jax.tree.map(np.testing.assert_array_equal, whole, params)
+
+
+def said(command, *arguments) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        command.main([command.__name__, *map(str, arguments)])
+    return out.getvalue()
+
+
+def test_a_directory_becomes_a_run_that_predicts_and_goes_out_again(tmp_path):
+    """Through the commands: an image classifier with its labels and the statistics of its pixels."""
+    run, back, picture = tmp_path / "run", tmp_path / "back", tmp_path / "picture.png"
+    said(convert, f"--from={FIXTURES / 'vit'}", f"--to={run}", "--config.mesh.rules=dp")
+    inputs, outputs, _ = read("vit")
+    Image.fromarray(inputs["image"][1]).save(picture)
+    told = json.loads(said(predict, f"--workdir={run}", f"--image={picture}", "--json"))
+    expected = np.exp(outputs["logits"][1]) / np.exp(outputs["logits"][1]).sum()
+    assert {x["label"]: x["probability"] for x in told["labels"]} == pytest.approx(dict(zip("abc", expected)), abs=1e-5)
+    with pytest.raises(UserError, match="has parameters and no optimizer to go on with: train a new run from it, --config.init.from="):
+        restore.starting_state(build.experiment(ours.loaded(FIXTURES / "vit")[0].config, devices=jax.devices()[:1]), Checkpoints(run), None)
+    said(convert, f"--from={run}", f"--to={back}")
+    before, after = (directory.read_config(path) for path in (FIXTURES / "vit", back))
+    assert after["id2label"] == before["id2label"] == {"0": "a", "1": "b", "2": "c"} and after["architectures"] == ["ViTForImageClassification"]
+    assert after["image_mean"] == [0.5] * 3
+    stored = [load_file(path / "model.safetensors") for path in (FIXTURES / "vit", back)]
+    assert stored[0].keys() == stored[1].keys() and all((stored[0][name] == x).all() for name, x in stored[1].items())
+    for refused, message in ((back, "exists and is not empty"), (picture, "exists and is not empty")):
+        with pytest.raises(UserError, match=message):
+            convert.main(["convert", f"--from={run}", f"--to={refused}"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.pool": "mean"}, "has no class in transformers: what can be written are .*ForSequenceClassification"),
+        ({"model.norm": "pre"}, "cannot be written as any of bert, .*model.norm is 'post' there, 'pre' here"),
+    ],
+)
+def test_what_transformers_cannot_hold_is_said(changes, message):
+    config = ConfigDict(ours.loaded(FIXTURES / "bert_sequence")[0].config)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        convert.architecture(convert.format_of(config, None)[1], config)
