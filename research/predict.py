@@ -150,7 +150,8 @@ class Task:
         for text, of_text in zip(texts, ids):
             if not len(of_text):
                 raise UserError(f"the text {text!r} has no token that the tokenizer of this run knows.")
-        count = sum(map(len, ids)) + len(ids) + (self.objective.vocabulary.cls is not None)
+        known = self.objective.vocabulary
+        count = sum(map(len, ids)) + len(ids) + (len(ids) - 1) * (known.separators - 1) + (known.cls is not None)
         if count > self.config.data.length and not self.values.truncate:
             raise UserError(
                 f"the text {texts[-1][:40]!r} has {count} tokens, this run takes at most {self.config.data.length}: shorten it, or say --truncate."

@@ -39,7 +39,7 @@ class GgufFile:
 
     def __init__(self, path):
         if gguf is None:
-            raise UserError("reading GGUF needs the package gguf: pip install -e '.[gguf]'.")
+            raise UserError("reading GGUF needs the package gguf: pip install gguf, or EXTRAS=test,gguf launch/local.sh.")
         self.where = str(path)
         try:
             self._reader = gguf.GGUFReader(path)

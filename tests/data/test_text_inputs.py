@@ -26,6 +26,20 @@ def test_layouts():
     assert list(pair["tokens"]) == [20, 9, 30, 9, 9] and list(pair["token_types"]) == [0, 0, 1, 1, 0]
 
 
+def test_a_vocabulary_of_two_separators_has_both_between_a_pair():
+    """As RoBERTa's: <s> a </s></s> b </s>."""
+    two = V._replace(separators=2)
+    one, pair = text_inputs.lay_out([ids(20, 21)], two, 6), text_inputs.lay_out([ids(20, 21), ids(30)], two, 8)
+    assert list(one["tokens"]) == [2, 20, 21, 3, 0, 0] and list(pair["tokens"]) == [2, 20, 21, 3, 3, 30, 3, 0]
+    assert list(pair["token_types"]) == [0, 0, 0, 0, 0, 1, 1, 0]
+    cut = text_inputs.lay_out([ids(*range(20, 40)), ids(50, 51)], two, 9)
+    assert list(cut["tokens"]) == [2, 20, 21, 22, 3, 3, 50, 51, 3] and cut["mask"].all()
+    tokenizer = TOKENIZERS["wordpiece"]
+    inputs, begins, spans_N2 = text_inputs.question_inputs("Who ran?", "Dogs ran.", tokenizer, tokenizers.vocabulary(tokenizer)._replace(separators=2), 32)
+    first = tokenizer.encode("Dogs ran.", add_special_tokens=False).ids[0]
+    assert inputs["tokens"][begins] == first and inputs["token_types"][begins] == 1 and inputs["token_types"][begins - 1] == 0
+
+
 def test_the_longest_part_is_cut_first():
     def one_by_one(lengths, room):
         lengths = list(lengths)

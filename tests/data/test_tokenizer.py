@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from research.core.errors import UserError
 from research.data import tokenizer as tokenizers
@@ -103,3 +104,27 @@ def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n")
     with pytest.raises(UserError, match="MASK"):
         tokenizers.vocabulary(tokenizers.load_tokenizer(tmp_path / "vocab.txt")).require("masked_lm", "cls", "mask")
+
+
+def test_what_tokens_mean_by_the_names_that_others_give_them():
+    """RoBERTa's, CLIP's, and one whose turns end with a token of their own."""
+    roberta = tokenizers.train_byte_bpe(DOCUMENTS, 280)
+    roberta.add_special_tokens(["<s>", "<pad>", "</s>", "<mask>"])
+    known = tokenizers.vocabulary(roberta)
+    ids = [roberta.token_to_id(token) for token in ("<pad>", "<s>", "</s>", "<mask>", tokenizers.END)]
+    assert [known.pad, known.cls, known.sep, known.mask, known.end] == ids and known.separators == 2 and known.size == 1 + max(ids)
+    clip = Tokenizer(models.BPE({"a": 0, "a</w>": 1, "<|startoftext|>": 2, "<|endoftext|>": 7}, [], end_of_word_suffix="</w>"))
+    known = tokenizers.vocabulary(clip)
+    assert (known.cls, known.sep, known.end, known.separators, known.size) == (2, None, 7, 1, 8) and not any(known.continues)
+    chat = tokenizers.train_byte_bpe(DOCUMENTS, 280)
+    chat.add_special_tokens(["<|im_end|>"])
+    assert tokenizers.vocabulary(chat, "<|im_end|>").end == chat.token_to_id("<|im_end|>") != tokenizers.vocabulary(chat).end
+    with pytest.raises(UserError, match="data.end_token is '<end>', which is no token"):
+        tokenizers.vocabulary(chat, "<end>")
+
+
+def test_a_vocab_txt_is_cased_where_the_file_beside_it_says_so(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, "Cat", "cat"]))
+    assert tokenizers.load_tokenizer(tmp_path / "vocab.txt").encode("Cat").tokens[1] == "cat"
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert tokenizers.load_tokenizer(tmp_path / "vocab.txt").encode("Cat").tokens[1] == "Cat"
