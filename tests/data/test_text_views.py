@@ -57,6 +57,7 @@ def test_pairs_are_two_views_and_those_with_an_empty_text_are_counted_out(cache,
     assert corpus.manifest["train/64"]["number_left_out"] == 1
 
 
+@pytest.mark.slow
 def test_two_towers_of_text_train_on_pairs(cache, tmp_path):
     """The smaller of the two word tables is what the tokenizer must fit; the batches of the source are those the objective takes."""
     tower = {"vocab_size": 300, "max_length": 16, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "pool": "mean"}

@@ -50,7 +50,10 @@ def on_one_device():
 
 
 @pytest.mark.short
-@pytest.mark.parametrize("name, accumulate", [(name, 1) for name in MESHES] + [("fsdp_tp", 2)])
+@pytest.mark.parametrize(
+    "name, accumulate",
+    [pytest.param(name, 1, marks=pytest.mark.slow if name in ("fsdp", "fsdp_tp/data") else ()) for name in MESHES] + [("fsdp_tp", 2)],
+)
 def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
     expected_losses, expected = on_one_device[accumulate]
