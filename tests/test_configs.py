@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from configs import base
+from configs.bert import finetune_sentiment
 from research import build
 from research.core import config as config_lib
 
@@ -36,6 +37,7 @@ PUBLISHED = {
     )
 }
 BUILT = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS] + [name for name in PUBLISHED if ":" in name]
+BUILT += [f"bert/finetune_sentiment.py:{way}" for way in finetune_sentiment.WAYS]
 
 
 def load(name):

@@ -12,11 +12,14 @@ hidden states is what the model was made to be read by; transformers has no clas
 """
 
 from configs import base
+from research.core.errors import UserError
 
 WAYS = {"full": 1e-4, "lora": 1e-3, "probe": 1e-2, "scratch": 1e-3}  # how to fine-tune -> learning rate
 
 
 def get_config(way="full"):
+    if way not in WAYS:
+        raise UserError(f"there is no way {way!r} to fine-tune: choose one of {', '.join(WAYS)}.")
     c = base.get_config()
     c.model.update(vocab_size=30522, max_length=512, width=384, layers=6, heads=12, mlp_width=1536, pool="mean")
     c.model.update(dtype="float32", scan_layers=False)
