@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., arXiv 2002.05709) over a small ViT on Fashion-MNIST without its labels, in two to three minutes on two CPU cores.
+"""SimCLR (Chen et al., arXiv 2002.05709) over a small ViT on Fashion-MNIST without its labels, in two minutes on two CPU cores.
 
 What it reaches at least, on the 10,000 of the test set; the views meet 500 pairs at a time:
 
