@@ -209,6 +209,8 @@ def named_tokenizer(path: str) -> pathlib.Path:
 def stored_tokenizer(path: str) -> pathlib.Path:
     """The tokenizer of a run or a Hugging Face directory."""
     path = published.resolve(path)
+    if path.suffix == ".gguf":
+        raise UserError(f"{path} is a GGUF file: make it a run first, with python -m research.convert --from={path} --to=runs/NAME.")
     if not directory.is_directory(path):
         return existing(path).directory.parent / "tokenizer.json"
     if (file := directory.tokenizer_file(path)) is None:

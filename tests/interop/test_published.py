@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from research import convert, generate, predict
+from research import build, convert, generate, predict
 from research.core.errors import UserError
 from research.data.fetch import package_member
 from research.data.text_inputs import encode
@@ -160,6 +160,11 @@ def named(onnx, graph) -> dict[str, np.ndarray]:
             found[bias.removeprefix("backbone.").removesuffix("bias") + "weight"] = arrays[kernel[0]].T
     first, rest = (next(x for name, x in arrays.items() if name.startswith(f"onnx::{kind}")) for kind in ("Concat", "Reshape"))
     return found | {"embeddings.position_embeddings": np.concatenate([first, rest], 1)}
+
+
+def test_a_gguf_file_is_made_a_run_first(tmp_path):
+    with pytest.raises(UserError, match="is a GGUF file: make it a run first, with python -m research.convert --from="):
+        build.stored_tokenizer(str(tmp_path / "small.gguf"))
 
 
 def test_a_name_that_is_a_path_is_that_path(tmp_path, monkeypatch):
