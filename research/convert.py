@@ -28,8 +28,7 @@ from research.interop.gguf_file import GgufFile
 from research.training import run_directory
 from research.training.checkpoint import Checkpoints
 
-# The source of examples that the objective of an architecture is trained from.
-SOURCES = {
+TRAINED_FROM = {  # objective -> data.source
     "masked_lm": "sentence_pairs",
     "causal_lm": "packed_text",
     "simcse": "text_views",
@@ -41,7 +40,6 @@ SOURCES = {
     "token_classification": "token_labels",
     "question_answering": "answers",
 }
-
 PROBLEMS = {"single_label_classification": "sequence_classification", "regression": "sequence_regression"}  # problem_type -> what it is trained for
 
 
@@ -105,7 +103,7 @@ def imported(path: pathlib.Path, stored: dict) -> ConfigDict:
         config.objective.name = objective = PROBLEMS[kind]
     if objective == "simcse":
         config.model.pool = pooling(path, config.model.pool)
-    config.data.update(source=SOURCES[objective], length=longest(path, config))
+    config.data.update(source=TRAINED_FROM[objective], length=longest(path, config))
     if of.model == "gpt" or objective == "clip":
         config.data.tokenizer_type = "byte_bpe"
     return config

@@ -1,6 +1,6 @@
 """BERT (arXiv 1810.04805), RoBERTa (arXiv 1907.11692) and DistilBERT (arXiv 1910.01108): one encoder with options."""
 
-from research.interop.family import ACTIVATIONS, Family, choose, only, theirs
+from research.interop.family import ACTIVATIONS, Family, choose, named, only, theirs, written
 from research.interop.weights import SAME, Layout, Row, dense, linear, norm, shifted
 
 FLIPPED = Layout(lambda x, shape: dense().ours(x, shape)[..., ::-1], lambda x: dense().theirs(x[..., ::-1]))  # is_next is 1 here, 0 there
@@ -20,40 +20,29 @@ def architectures(name: str, *ends: str) -> dict:
     return {f"{name}{end}": HEADS[end] for end in ends}
 
 
+NAMES = {  # in config.json -> with us
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_length",
+    "type_vocab_size": "token_types",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp_width",
+    "hidden_dropout_prob": "dropout",
+    "layer_norm_eps": "norm_epsilon",
+    "initializer_range": "initializer_stddev",
+}
+USUAL = {"hidden_dropout_prob": 0.1, "layer_norm_eps": 1e-12, "initializer_range": 0.02}
+
+
 def fields(stored: dict) -> dict:
     only(stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    return {
-        "vocab_size": stored["vocab_size"],
-        "max_length": stored["max_position_embeddings"],
-        "token_types": stored["type_vocab_size"],
-        "width": stored["hidden_size"],
-        "layers": stored["num_hidden_layers"],
-        "heads": stored["num_attention_heads"],
-        "mlp_width": stored["intermediate_size"],
-        "activation": choose(stored, "hidden_act", ACTIVATIONS, "gelu"),
-        "dropout": stored.get("hidden_dropout_prob", 0.1),
-        "norm_epsilon": stored.get("layer_norm_eps", 1e-12),
-        "initializer_stddev": stored.get("initializer_range", 0.02),
-    }
+    return named(stored, NAMES, USUAL) | {"activation": choose(stored, "hidden_act", ACTIVATIONS, "gelu")}
 
 
 def config(model, ids: dict) -> dict:
-    return {
-        **ids,
-        "model_type": "bert",
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_length,
-        "type_vocab_size": model.token_types,
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.mlp_width,
-        "hidden_act": theirs(ACTIVATIONS, model.activation),
-        "hidden_dropout_prob": model.dropout,
-        "attention_probs_dropout_prob": model.dropout,
-        "layer_norm_eps": model.norm_epsilon,
-        "initializer_range": model.initializer_stddev,
-    }
+    more = {"model_type": "bert", "hidden_act": theirs(ACTIVATIONS, model.activation), "attention_probs_dropout_prob": model.dropout}
+    return ids | written(model, NAMES) | more
 
 
 def blocks(layer: str, names: dict[str, str]) -> list[Row]:
@@ -135,39 +124,27 @@ def roberta_rows(model, objective: str) -> list[Row]:
     ]
 
 
+DISTILBERT_NAMES = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_length",
+    "dim": "width",
+    "n_layers": "layers",
+    "n_heads": "heads",
+    "hidden_dim": "mlp_width",
+    "dropout": "dropout",
+    "initializer_range": "initializer_stddev",
+}
+
+
 def distilbert_fields(stored: dict) -> dict:
     only(stored, sinusoidal_pos_embds=False)
-    return {
-        "vocab_size": stored["vocab_size"],
-        "max_length": stored["max_position_embeddings"],
-        "token_types": 0,
-        "width": stored["dim"],
-        "layers": stored["n_layers"],
-        "heads": stored["n_heads"],
-        "mlp_width": stored["hidden_dim"],
-        "activation": choose(stored, "activation", ACTIVATIONS, "gelu"),
-        "dropout": stored.get("dropout", 0.1),
-        "norm_epsilon": 1e-12,
-        "initializer_stddev": stored.get("initializer_range", 0.02),
-        "pooler": "relu",
-    }
+    more = {"token_types": 0, "norm_epsilon": 1e-12, "pooler": "relu", "activation": choose(stored, "activation", ACTIVATIONS, "gelu")}
+    return named(stored, DISTILBERT_NAMES, {"dropout": 0.1, "initializer_range": 0.02}) | more
 
 
 def distilbert_config(model, ids: dict) -> dict:
-    return {
-        **ids,
-        "model_type": "distilbert",
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_length,
-        "dim": model.width,
-        "n_layers": model.layers,
-        "n_heads": model.heads,
-        "hidden_dim": model.mlp_width,
-        "activation": theirs(ACTIVATIONS, model.activation),
-        "dropout": model.dropout,
-        "attention_dropout": model.dropout,
-        "initializer_range": model.initializer_stddev,
-    }
+    more = {"model_type": "distilbert", "activation": theirs(ACTIVATIONS, model.activation), "attention_dropout": model.dropout}
+    return ids | written(model, DISTILBERT_NAMES) | more
 
 
 DISTILBERT_LAYER = {

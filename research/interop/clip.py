@@ -1,6 +1,6 @@
 """CLIP (arXiv 2103.00020): a ViT and a GPT as two towers."""
 
-from research.interop.family import ACTIVATIONS, Family, choose, theirs
+from research.interop.family import ACTIVATIONS, Family, choose, named, theirs, written
 from research.interop.vit import statistics
 from research.interop.weights import SAME, Row, linear, norm, patch
 
@@ -10,17 +10,19 @@ TEXT |= {"max_position_embeddings": 77}
 VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 32}
 
 
+NAMES = {  # of a tower, in config.json -> with us
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp_width",
+    "layer_norm_eps": "norm_epsilon",
+    "attention_dropout": "dropout",
+}
+
+
 def tower_fields(stored: dict) -> dict:
-    return {
-        "width": stored["hidden_size"],
-        "layers": stored["num_hidden_layers"],
-        "heads": stored["num_attention_heads"],
-        "mlp_width": stored["intermediate_size"],
-        "activation": choose(stored, "hidden_act", ACTIVATIONS, "quick_gelu"),
-        "norm": "pre",
-        "norm_epsilon": stored.get("layer_norm_eps", 1e-5),
-        "dropout": stored.get("attention_dropout", 0.0),
-    }
+    activation = choose(stored, "hidden_act", ACTIVATIONS, "quick_gelu")
+    return named(stored, NAMES, {"layer_norm_eps": 1e-5, "attention_dropout": 0.0}) | {"activation": activation, "norm": "pre"}
 
 
 def fields(stored: dict) -> dict:
@@ -34,15 +36,7 @@ def fields(stored: dict) -> dict:
 
 
 def tower_config(model) -> dict:
-    return {
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.mlp_width,
-        "hidden_act": theirs(ACTIVATIONS, model.activation),
-        "layer_norm_eps": model.norm_epsilon,
-        "attention_dropout": model.dropout,
-    }
+    return written(model, NAMES) | {"hidden_act": theirs(ACTIVATIONS, model.activation)}
 
 
 def config(model, ids: dict) -> dict:

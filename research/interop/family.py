@@ -62,6 +62,16 @@ def choose(stored: dict, name: str, table: dict, default=None):
     return table[value]
 
 
+def named(stored: dict, names: dict[str, str], usual: dict[str, Any]) -> dict[str, Any]:
+    """{field of ours: value} of a config.json by `names`, {theirs: ours}; what it leaves out is `usual`, by their name."""
+    return {ours: stored.get(name, usual[name]) if name in usual else stored[name] for name, ours in names.items()}
+
+
+def written(model, names: dict[str, str]) -> dict[str, Any]:
+    """The way back: {theirs: value} of a model group."""
+    return {name: model[ours] for name, ours in names.items()}
+
+
 def only(stored: dict, **wanted):
     """Raises UserError where config.json asks for what we do not have; a value that it leaves out is the one wanted."""
     for name, value in wanted.items():

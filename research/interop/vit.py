@@ -1,7 +1,7 @@
 """ViT (arXiv 2010.11929) and DINOv2 (arXiv 2304.07193), which has layer scale."""
 
 from research.core.errors import UserError
-from research.interop.family import ACTIVATIONS, Family, choose, only, theirs
+from research.interop.family import ACTIVATIONS, Family, choose, named, only, theirs, written
 from research.interop.weights import SAME, TABLE, Layout, Row, linear, norm, patch
 
 HALF = {"pixel_mean": (0.5,), "pixel_stddev": (0.5,)}
@@ -17,37 +17,27 @@ def statistics(stored: dict, usual: dict) -> dict:
     return {"pixel_mean": tuple(stored["image_mean"]), "pixel_stddev": tuple(stored["image_std"])}
 
 
+NAMES = {  # in config.json -> with us
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "layer_norm_eps": "norm_epsilon",
+    "hidden_dropout_prob": "dropout",
+    "initializer_range": "initializer_stddev",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "num_channels": "channels",
+}
+USUAL = {"layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.0, "initializer_range": 0.02, "num_channels": 3}
+
+
 def common(stored: dict) -> dict:
-    return {
-        "width": stored["hidden_size"],
-        "layers": stored["num_hidden_layers"],
-        "heads": stored["num_attention_heads"],
-        "activation": choose(stored, "hidden_act", ACTIVATIONS, "gelu"),
-        "norm": "pre",
-        "norm_epsilon": stored.get("layer_norm_eps", 1e-12),
-        "dropout": stored.get("hidden_dropout_prob", 0.0),
-        "initializer_stddev": stored.get("initializer_range", 0.02),
-        "image_size": stored["image_size"],
-        "patch_size": stored["patch_size"],
-        "channels": stored.get("num_channels", 3),
-        "class_token": True,
-        "pool": "first",
-    }
+    activation = choose(stored, "hidden_act", ACTIVATIONS, "gelu")
+    return named(stored, NAMES, USUAL) | {"activation": activation, "norm": "pre", "class_token": True, "pool": "first"}
 
 
 def common_config(model) -> dict:
-    return {
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "hidden_act": theirs(ACTIVATIONS, model.activation),
-        "layer_norm_eps": model.norm_epsilon,
-        "hidden_dropout_prob": model.dropout,
-        "initializer_range": model.initializer_stddev,
-        "image_size": model.image_size,
-        "patch_size": model.patch_size,
-        "num_channels": model.channels,
-    }
+    return written(model, NAMES) | {"hidden_act": theirs(ACTIVATIONS, model.activation)}
 
 
 def vit_fields(stored: dict) -> dict:

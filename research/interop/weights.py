@@ -95,41 +95,52 @@ def load(tensors, rows: list[Row], shapes, shardings, allow_new: str | None, ign
     excused = lambda path: bool(allow_new and re.search(allow_new, path))
     if without := [path for path in wanted if path not in rows and not excused(path)]:
         raise UserError(f"{tensors.where} is of a model without {', '.join(without[:3])}: name what may be new in init.allow_new.")
-    found, wrong = {}, []
-    for path, leaf in wanted.items():
-        found[path], problem = _load_one(tensors, rows.get(path), path, leaf, placed[path], adapter)
-        if problem and not excused(path):
-            wrong.append(problem)
+    problems = {path: _problem(tensors, rows.get(path), path, leaf.shape, adapter) for path, leaf in wanted.items()}
+    wrong = [problem for path, problem in problems.items() if problem and not excused(path)]
     wrong += _surplus(tensors, list(rows.values()), wanted, excused, ignored)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{tensors.where} does not fit: {'; '.join(wrong[:3])}{more}. What may differ, config.init.allow_new names by pattern.")
+    found = {path: None if problems[path] else _read(tensors, rows[path], leaf, placed[path], adapter) for path, leaf in wanted.items()}
     return unflatten_dict(found, sep="/")
 
 
-def _load_one(tensors, row: Row | None, path: str, leaf, sharding, adapter):
-    """(the array or None, what is wrong or None)"""
+def _problem(tensors, row: Row | None, path: str, shape, adapter) -> str | None:
+    """Why a parameter of `shape` cannot be read, if so. Reads nothing."""
     if row is None:
-        return None, f"{path} has no counterpart there"
-    names = names_of(row, leaf.shape)
+        return f"{path} has no counterpart there"
+    names = names_of(row, shape)
     if missing := [name for name in names if name not in tensors]:
-        return None, f"{missing[0]} is missing"
-    one = leaf.shape[1:] if "{}" in row.theirs else leaf.shape
-    expected = _their_shape(row, one)
-    if differ := [name for name in names if tensors.shape(name) != expected]:
-        adapt = adapter(path, tensors.shape(names[0])[-2:]) if row.layout is TABLE else None
-        if adapt is None:
-            return None, f"{differ[0]} is {list(tensors.shape(differ[0]))}, {path} wants {list(expected)}"
-        return jax.jit(adapt, out_shardings=sharding)(TABLE.ours(tensors.read(names[0]), None)), None
-    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: _shard(tensors, row, names, one, index).astype(leaf.dtype)), None
+        return f"{missing[0]} is missing"
+    differ = [name for name in names if tensors.shape(name) != _their_shape(row, shape)]
+    if not differ or _adapted(tensors, row, adapter):
+        return None
+    return f"{differ[0]} is {list(tensors.shape(differ[0]))}, {path} wants {list(_their_shape(row, shape))}"
 
 
-def _shard(tensors, row: Row, names: list[str], shape, index) -> np.ndarray:
+def _adapted(tensors, row: Row, adapter):
+    """What makes a table of another size fit, if anything does."""
+    return adapter(row.ours, tensors.shape(row.theirs)[-2:]) if row.layout is TABLE else None
+
+
+def _read(tensors, row: Row, leaf, sharding, adapter):
+    """A parameter, each part straight into its place."""
+    if "{}" not in row.theirs and tensors.shape(row.theirs) != _their_shape(row, leaf.shape):
+        return jax.jit(_adapted(tensors, row, adapter), out_shardings=sharding)(TABLE.ours(tensors.read(row.theirs), None))
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: _shard(tensors, row, leaf.shape, index).astype(leaf.dtype))
+
+
+def _shard(tensors, row: Row, shape, index) -> np.ndarray:
     """The part `index` of a parameter; of a stacked one its layers, one after the other."""
-    read = lambda name: row.layout.ours(_part(tensors.read(name), row.part), shape)
+    read = lambda name: row.layout.ours(_part(tensors.read(name), row.part), _one(row, shape))
     if "{}" not in row.theirs:
-        return read(names[0])[index]
-    return np.stack([read(name)[index[1:]] for name in names[index[0]]])
+        return read(row.theirs)[index]
+    return np.stack([read(name)[index[1:]] for name in names_of(row, shape)[index[0]]])
+
+
+def _one(row: Row, shape):
+    """Of a parameter of `shape` that of one layer."""
+    return shape[1:] if "{}" in row.theirs else shape
 
 
 def names_of(row: Row, shape) -> list[str]:
@@ -142,7 +153,7 @@ def _part(x, part):
 
 
 def _their_shape(row: Row, shape) -> tuple[int, ...]:
-    shape = row.layout.theirs(np.zeros(shape, np.bool_)).shape
+    shape = row.layout.theirs(np.zeros(_one(row, shape), np.bool_)).shape
     return (*shape[:-1], shape[-1] * row.part[1]) if row.part else shape
 
 

@@ -1,5 +1,7 @@
 """Our side of a comparison with `transformers`: a directory and inputs -> outputs, hidden states and gradients, in NumPy, under our names."""
 
+import contextlib
+import io
 import pathlib
 
 import jax
@@ -26,6 +28,13 @@ def of_tensors(tensors, **changes):
     config.update_from_flattened_dict(changes)
     e = build.experiment(FrozenConfigDict(config), devices=jax.devices()[:1])
     return e, restore.huggingface_params(e, tensors)
+
+
+def said(command, *arguments) -> str:
+    """What a command prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        command.main([command.__name__, *map(str, arguments)])
+    return out.getvalue()
 
 
 def outputs(e, params, inputs):

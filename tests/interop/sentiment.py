@@ -20,7 +20,7 @@ from research import evaluate, tables, train
 from research.data.corpus import dataset_builder
 from research.data.records import Records
 from research.interop import published
-from tests.interop.test_published import said
+from tests.interop.ours import said
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seeds", 5, "How many.", lower_bound=1)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import pathlib
 import shutil
@@ -134,6 +133,15 @@ def test_tensors_that_do_not_fit_are_named(copied, edit, message):
         ours.loaded(path)
 
 
+def test_all_that_is_wrong_is_known_before_anything_is_read(copied, monkeypatch):
+    path, change = copied
+    change(lambda x: [x.pop("classifier.bias"), x.pop("bert.pooler.dense.bias")])
+    monkeypatch.setattr(directory.Directory, "read", lambda *_: pytest.fail("a tensor was read"))
+    with pytest.raises(UserError, match="pooler.dense.bias is missing") as refused:
+        ours.loaded(path)
+    assert "classifier.bias is missing" in str(refused.value)
+
+
 def test_what_may_be_new_is(copied):
     path, change = copied
     change(lambda x: [x.pop("classifier.weight"), x.update({"classifier.bias": np.zeros(7, np.float32), "bert.odd": np.zeros(1)})])
@@ -240,24 +248,18 @@ def test_each_device_reads_its_own_part():
     jax.tree.map(np.testing.assert_array_equal, whole, params)
 
 
-def said(command, *arguments) -> str:
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        command.main([command.__name__, *map(str, arguments)])
-    return out.getvalue()
-
-
 def test_a_directory_becomes_a_run_that_predicts_and_goes_out_again(tmp_path):
     """Through the commands: an image classifier with its labels and the statistics of its pixels."""
     run, back, picture = tmp_path / "run", tmp_path / "back", tmp_path / "picture.png"
-    said(convert, f"--from={FIXTURES / 'vit'}", f"--to={run}", "--config.mesh.rules=dp")
+    ours.said(convert, f"--from={FIXTURES / 'vit'}", f"--to={run}", "--config.mesh.rules=dp")
     inputs, outputs, _ = read("vit")
     Image.fromarray(inputs["image"][1]).save(picture)
-    told = json.loads(said(predict, f"--workdir={run}", f"--image={picture}", "--json"))
+    told = json.loads(ours.said(predict, f"--workdir={run}", f"--image={picture}", "--json"))
     expected = np.exp(outputs["logits"][1]) / np.exp(outputs["logits"][1]).sum()
     assert {x["label"]: x["probability"] for x in told["labels"]} == pytest.approx(dict(zip("abc", expected)), abs=1e-5)
     with pytest.raises(UserError, match="has parameters and no optimizer to go on with: train a new run from it, --config.init.from="):
         restore.starting_state(build.experiment(ours.loaded(FIXTURES / "vit")[0].config, devices=jax.devices()[:1]), Checkpoints(run), None)
-    said(convert, f"--from={run}", f"--to={back}")
+    ours.said(convert, f"--from={run}", f"--to={back}")
     before, after = (directory.read_config(path) for path in (FIXTURES / "vit", back))
     assert after["id2label"] == before["id2label"] == {"0": "a", "1": "b", "2": "c"} and after["architectures"] == ["ViTForImageClassification"]
     assert after["image_mean"] == [0.5] * 3

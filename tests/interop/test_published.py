@@ -1,7 +1,5 @@
 """Real weights, which published packages carry: they do what they are known to do, and the same as in `transformers`."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
@@ -25,24 +23,18 @@ PAIRS = [  # (a text, another way to say it)
 TEXTS = [text for pair in PAIRS for text in pair]
 
 
-def said(command, *arguments) -> str:
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        command.main([command.__name__, *arguments])
-    return out.getvalue()
-
-
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory):
     """The run that all-MiniLM-L6-v2 becomes."""
     run = tmp_path_factory.mktemp("minilm") / "run"
-    said(convert, "--from=all-MiniLM-L6-v2", f"--to={run}", "--config.mesh.rules=dp")
+    ours.said(convert, "--from=all-MiniLM-L6-v2", f"--to={run}", "--config.mesh.rules=dp")
     return run
 
 
 @pytest.fixture(scope="module")
 def embeddings(minilm):
     """Of TEXTS, each of length 1."""
-    lines = said(predict, f"--workdir={minilm}", "--embed", *[f"--text={text}" for text in TEXTS]).splitlines()
+    lines = ours.said(predict, f"--workdir={minilm}", "--embed", *[f"--text={text}" for text in TEXTS]).splitlines()
     x_ND = np.array([json.loads(line)["embedding"] for line in lines])
     return x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
 
@@ -124,8 +116,8 @@ def test_a_llama_of_a_gguf_file_against_transformers():
 
 @pytest.mark.parity
 def test_a_llama_of_a_gguf_file_goes_on_with_sense(tmp_path):
-    said(convert, "--from=SmolLM2-135M-Instruct", f"--to={tmp_path}/run", "--config.data.length=64", "--config.mesh.rules=dp")
-    text = said(generate, f"--workdir={tmp_path}/run", "--prompt=The capital of France is", "--max_tokens=5", "--temperature=0")
+    ours.said(convert, "--from=SmolLM2-135M-Instruct", f"--to={tmp_path}/run", "--config.data.length=64", "--config.mesh.rules=dp")
+    text = ours.said(generate, f"--workdir={tmp_path}/run", "--prompt=The capital of France is", "--max_tokens=5", "--temperature=0")
     assert text.startswith("The capital of France is Paris")
 
 
