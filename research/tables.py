@@ -27,7 +27,7 @@ from research.interop.gpt import GPT2, LLAMA
 from research.interop.vit import DINOV2, VIT
 from research.models.bert import Bert
 from research.models.gpt import Gpt
-from research.models.transformer import TransformerConfig
+from research.models.layers import TransformerConfig
 from research.models.two_tower import TwoTower
 from research.models.vit import Vit, VitConfig
 from research.objectives.causal_lm import CausalLM

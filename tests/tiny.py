@@ -7,7 +7,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import base
 from research import tables
-from research.models.transformer import TransformerConfig
+from research.models.layers import TransformerConfig
 from research.models.vit import VitConfig
 
 

@@ -6,7 +6,8 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import MaskedLMHead, pool
-from research.models.transformer import POOLERS, Dense, Embedding, Transformer, TransformerConfig, check_choice, make_norm
+from research.models.layers import POOLERS, Dense, Dropout, Embedding, TransformerConfig, check_choice, make_norm
+from research.models.transformer import Transformer
 
 
 class Bert(nn.Module):
@@ -35,7 +36,7 @@ class Bert(nn.Module):
         if c.token_types:
             self.token_type = Embedding(c, c.token_types, None)
         self.norm = make_norm(c)
-        self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        self.dropout = Dropout(c.dropout, deterministic=self.deterministic)
         self.encoder = Transformer(c, self.deterministic)
         self.pooler = Dense(c, (c.width,), ("embed", None))
         self.masked_lm = MaskedLMHead(c)

@@ -6,7 +6,8 @@ from flax import linen as nn
 
 from research.core.sharding import constrain
 from research.models.heads import pool
-from research.models.transformer import Dense, Embedding, Transformer, TransformerConfig, check_choice
+from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, check_choice
+from research.models.transformer import Transformer
 
 
 class Gpt(nn.Module):
@@ -31,7 +32,7 @@ class Gpt(nn.Module):
         self.word = Embedding(c, c.vocab_size, "vocab")
         if c.positions == "learned":
             self.position = Embedding(c, c.max_length, None)
-        self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        self.dropout = Dropout(c.dropout, deterministic=self.deterministic)
         self.decoder = Transformer(c, self.deterministic)
         if not c.tied_head:
             self.head = Dense(c, (c.vocab_size,), ("embed", "vocab"), use_bias=False, out_dtype="float32")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
-from research.models.transformer import ACTIVATIONS, Dense, Embedding, TransformerConfig, bias, make_norm
+from research.models.layers import ACTIVATIONS, Dense, Dropout, Embedding, TransformerConfig, bias, make_norm
 
 
 class MaskedLMHead(nn.Module):
@@ -39,7 +39,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = dataclasses.replace(self.config, dtype="float32")
-        x = nn.Dropout(c.dropout, deterministic=self.deterministic)(x)
+        x = Dropout(c.dropout, deterministic=self.deterministic)(x)
         y = Dense(c, (self.outputs,), ("embed", None), self.stddev, use_bias=True, name="out")(x)
         return constrain(y, "batch", *["sequence"] * (y.ndim - 2), None)
 

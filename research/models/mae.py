@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
-from research.models.transformer import Dense, Transformer, kernel
+from research.models.layers import Dense, kernel
+from research.models.transformer import Transformer
 from research.models.vit import VitConfig, sincos
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from research.core.errors import UserError
 from research.core.sharding import constrain
 from research.core.types import view
-from research.models.transformer import Dense
+from research.models.layers import Dense
 
 VIEWS = ("first", "second")
 

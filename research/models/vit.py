@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from research.core.errors import UserError
 from research.core.sharding import constrain
-from research.models.transformer import Dense, Embedding, Mlp, Transformer, TransformerConfig, attention, bias, kernel, make_norm
+from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, bias, kernel, make_norm
+from research.models.transformer import Mlp, Transformer, attention
 
 SIZES = {  # width, layers, heads, mlp_width
     "Ti": (192, 12, 3, 768),  # arXiv 2012.12877, table 1
@@ -94,7 +95,7 @@ class Vit(nn.Module):
             self.position = Embedding(c, c.patches + c.class_token, None)
         if c.embedding_norm:
             self.embedding_norm = make_norm(c)
-        self.dropout = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        self.dropout = Dropout(c.dropout, deterministic=self.deterministic)
         self.encoder = Transformer(c, self.deterministic)
         if c.pool == "attention":
             self.pooler = AttentionPool(c)

@@ -11,7 +11,7 @@ from research.core.linen import apply, init
 from research.models import decode
 from research.models.decode import Decoder, Sampling
 from research.models.gpt import Gpt, causal_mask
-from research.models.transformer import TransformerConfig
+from research.models.layers import TransformerConfig
 from research.tables import from_fields
 from tests.tiny import tiny_config
 

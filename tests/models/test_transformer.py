@@ -7,6 +7,7 @@ import pytest
 
 from research.core.errors import UserError
 from research.core.linen import init, logical_axes
+from research.models.layers import ACTIVATIONS, Dropout
 from research.models.transformer import Block, Transformer, attention
 from tests.tiny import transformer_config
 
@@ -105,6 +106,28 @@ def test_remat_and_scan_equal_plain(inputs, remat, scan_layers):
     without, with_it = (recomputed(dataclasses.replace(changed, remat=name), params, inputs) for name in ("none", remat))
     assert with_it[1] > without[1]
     assert (with_it[0] > without[0]) if remat == "full" else (with_it[0] <= without[0] + 2)  # the batched products of attention
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout(rate):
+    x = jnp.ones((4, 300, 101))  # an odd size: two elements share a draw
+    y = Dropout(rate, False).apply({}, x, rngs={"dropout": jax.random.key(0)})
+    kept = np.asarray(y != 0)
+    four_sigma = 4 * (rate * (1 - rate) / 4 / 300) ** 0.5  # of the share kept in a column
+    np.testing.assert_allclose(kept.mean((0, 1)), 1 - rate, atol=four_sigma)
+    np.testing.assert_allclose(np.asarray(y)[kept], 1 / (1 - rate), rtol=1e-4)
+    columns = np.corrcoef(kept.reshape(-1, 101).T) - np.eye(101)
+    assert abs(columns).max() < 5 / 1200**0.5  # no two of them decided together
+    np.testing.assert_array_equal(Dropout(rate, True).apply({}, x), x)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_keep_their_input_alone(name):
+    x = jnp.linspace(-4, 4, 11, dtype=jnp.bfloat16)
+    kept = [leaf for leaf in jax.tree.leaves(jax.vjp(ACTIVATIONS[name], x)[1]) if leaf.size > 1]
+    assert [(leaf.shape, leaf.dtype) for leaf in kept] == [(x.shape, x.dtype)]
+    exact = ACTIVATIONS[name](x.astype(jnp.float32))
+    np.testing.assert_array_equal(ACTIVATIONS[name](x), exact.astype(jnp.bfloat16))
 
 
 def test_dropout_differs_by_key_and_layer(inputs):

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from research import build
 from research.core import sharding
 from research.core.errors import UserError
-from research.models.transformer import Embedding
+from research.models.layers import Embedding
 from research.training.evaluate import to_host
 from research.training.optimizer import make_optimizer
 from research.training.state import TrainState, state_shardings

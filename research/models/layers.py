@@ -1,0 +1,194 @@
+"""The layers under the Transformer, and the scalars that shape it. Parameters are float32; `dtype` is that of the computation.
+
+B batch, T tokens, D model width.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from research.core.errors import UserError
+from research.core.sharding import constrain
+
+
+def activation(function):
+    """`function` in float32, computed again in the backward pass: of all it computes x alone is kept for it."""
+    return jax.checkpoint(lambda x: function(x.astype(jnp.float32)).astype(x.dtype), prevent_cse=False)
+
+
+ACTIVATIONS = {
+    "gelu": activation(lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))),  # arXiv 1606.08415, eq. 1; as in BERT and ViT
+    "gelu_tanh": activation(functools.partial(jax.nn.gelu, approximate=True)),  # as in GPT-2
+    "gelu_sigmoid": activation(lambda x: x * jax.nn.sigmoid(1.702 * x)),  # section 2 there; as in CLIP
+    "relu": activation(jax.nn.relu),
+    "silu": activation(jax.nn.silu),  # gated: SwiGLU (arXiv 2002.05202), as in Llama
+}
+
+POOLERS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each block, compute the rest again
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of the weight matmuls
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The scalars that shape a model: a `model` group of the config leaves it here. configs/base.py says what each is."""
+
+    vocab_size: int
+    max_length: int
+    token_types: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int | None
+    mlp_width: int
+    gated_mlp: bool
+    activation: str
+    use_bias: bool
+    norm: str  # "post": normalise after the residual (BERT); "pre": before the branch (GPT-2, ViT)
+    norm_type: str
+    norm_epsilon: float
+    positions: str
+    rotary_base: float
+    attention_pattern: tuple[str, ...]
+    attention_window: int
+    dropout: float
+    layer_scale: float | None
+    stochastic_depth: float
+    initializer_stddev: float
+    scale_residual_initializer: bool
+    dtype: str  # of the computation
+    scan_layers: bool
+    remat: str  # "none" or one of REMAT_POLICIES
+    pool: str
+    pooler: str
+    tied_head: bool
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise UserError(f"model.width {self.width} does not divide over model.heads {self.heads}.")
+        if self.heads % self.key_heads:
+            raise UserError(f"model.heads {self.heads} do not divide over model.kv_heads {self.kv_heads}.")
+        if self.positions == "rotary" and self.head_width % 2:
+            raise UserError(f"rotary positions turn pairs of dimensions: heads of {self.head_width} (model.width / model.heads) are not even.")
+        for field, choices in (
+            ("norm", ("post", "pre")),
+            ("norm_type", ("layer", "rms")),
+            ("positions", ("learned", "rotary", "sincos")),
+            ("activation", ACTIVATIONS),
+            ("dtype", ("float32", "bfloat16")),
+            ("remat", ("none", *REMAT_POLICIES)),
+            ("pool", ("first", "mean", "last", "attention")),
+            ("pooler", POOLERS),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}.")
+        if not self.attention_pattern or set(self.attention_pattern) - {"dense", "local"}:
+            raise UserError(f"model.attention_pattern is {self.attention_pattern!r}: name the layers in turn, each dense or local.")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def residual_stddev(self) -> float:
+        """Of the kernels that end a residual branch: GPT-2 divides by the square root of the number of branches (its section 2.3)."""
+        return self.initializer_stddev / ((2 * self.layers) ** 0.5 if self.scale_residual_initializer else 1)
+
+
+def check_choice(model: str, field: str, value: str, choices: tuple[str, ...]):
+    """Raises UserError for a value that the Transformer knows and this model cannot have."""
+    if value not in choices:
+        raise UserError(f"model.{field} is {value!r}, which {model} cannot have: choose one of {', '.join(choices)}.")
+
+
+def kernel(stddev, *axes):
+    return nn.with_logical_partitioning(nn.initializers.truncated_normal(stddev), axes)
+
+
+def bias(*axes):
+    return nn.with_logical_partitioning(nn.initializers.zeros, axes)
+
+
+class Dense(nn.Module):
+    """A linear map. `axes` names the dimensions of the kernel: the inputs, which end the shape of x, then the `outputs`."""
+
+    config: TransformerConfig
+    outputs: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    stddev: float | None = None  # of the initial kernel; None: the config's
+    use_bias: bool | None = None  # None: as the config says
+    out_dtype: str | None = None  # None: that of the computation
+
+    @nn.compact
+    def __call__(self, x):
+        c, inputs = self.config, len(self.axes) - len(self.outputs)
+        initializer = kernel(c.initializer_stddev if self.stddev is None else self.stddev, *self.axes)
+        weight = self.param("kernel", initializer, (*x.shape[x.ndim - inputs :], *self.outputs))
+        out_dtype = self.out_dtype or c.dtype
+        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype)
+        if c.use_bias if self.use_bias is None else self.use_bias:
+            y = y + self.param("bias", bias(*self.axes[inputs:]), self.outputs).astype(out_dtype)
+        return y
+
+
+def make_norm(config, name=None):
+    """Layer norm (arXiv 1607.06450) or RMS norm (arXiv 1910.07467), over the last dimension."""
+    scale = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+    if config.norm_type == "rms":
+        return nn.RMSNorm(config.norm_epsilon, dtype=config.dtype, scale_init=scale, name=name)
+    return nn.LayerNorm(config.norm_epsilon, dtype=config.dtype, use_bias=config.use_bias, scale_init=scale, bias_init=bias("embed"), name=name)
+
+
+class Embedding(nn.Module):
+    """A table (size, D). `axis` is the logical name of its rows, None where they are too few to split.
+
+    Called with ids (...) int32 -> (..., D); `attend`: h (..., D) -> h table^T (..., size) float32, for a head that shares the table.
+    """
+
+    config: TransformerConfig
+    size: int
+    axis: str | None
+
+    def setup(self):
+        self.embedding = self.param("embedding", kernel(self.config.initializer_stddev, self.axis, "embed"), (self.size, self.config.width))
+
+    @property
+    def table_VD(self):
+        # Gathered along D before use: looking up in a table split both ways, the partitioner would replicate what it finds.
+        return constrain(self.embedding.astype(self.config.dtype), self.axis, None)
+
+    def __call__(self, ids):
+        return self.table_VD[ids]
+
+    def attend(self, h):
+        return jnp.matmul(h.astype(self.config.dtype), self.table_VD.T, preferred_element_type=jnp.float32)
+
+
+class Dropout(nn.Module):
+    """Zeroes elements of x, each with probability `rate`, and scales the others so that the mean stays (Srivastava et al., 2014).
+
+    One draw of 32 bits decides for two elements: the rate is met to 2^-17, the scale is that of the rate met.
+    """
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x):
+        keep = round((1 - self.rate) * 2**16)
+        if self.deterministic or keep == 2**16:
+            return x
+        *leading, size = x.shape
+        bits = jax.random.bits(self.make_rng("dropout"), (*leading, -(-size // 2)), jnp.uint32)
+        kept = jnp.concatenate([bits >> 16, bits & 0xFFFF], -1)[..., :size] < jnp.uint32(keep)
+        return jnp.where(kept, x * jnp.asarray(2**16 / keep, x.dtype), 0)
