@@ -10,10 +10,12 @@ from research.core.errors import UserError
 from research.core.types import Vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-END = "<|endoftext|>"
+END, START = "<|endoftext|>", "<|startoftext|>"
+BPE_SPECIAL = (END, START, "<s>", "<pad>", "</s>", "<unk>", "<mask>")
+CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 MEANINGS = {  # in Vocabulary -> the tokens that have it: BERT's, RoBERTa's and Llama's, CLIP's
     "pad": ("[PAD]", "<pad>"),
-    "cls": ("[CLS]", "<s>", "<|startoftext|>"),
+    "cls": ("[CLS]", "<s>", START),
     "sep": ("[SEP]", "</s>"),
     "mask": ("[MASK]", "<mask>"),
     "end": (END, "[SEP]", "</s>"),
@@ -57,7 +59,8 @@ TRAINERS = {"wordpiece": train_wordpiece, "byte_bpe": train_byte_bpe}
 
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     """A tokenizer from a tokenizer.json; or from a vocab.txt, taken as BERT's WordPiece, uncased unless a tokenizer_config.json beside it says
-    otherwise; or from a vocab.json, taken as GPT-2's BPE with the merges.txt beside it."""
+    otherwise; or from a vocab.json with the merges.txt beside it, taken as the byte-level BPE of CLIP, if it has CLIP's token of a beginning, or
+    else of GPT-2 and RoBERTa."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"there is no tokenizer at {path}: give the path of a tokenizer.json, a vocab.txt, or a vocab.json with its merges.txt.")
@@ -67,7 +70,7 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
             lowercase = json.loads(beside.read_text()).get("do_lower_case", True) if beside.is_file() else True
             return _wordpiece(models.WordPiece.from_file(str(path), unk_token="[UNK]"), lowercase)
         if path.name == "vocab.json":
-            return _byte_bpe(models.BPE.from_file(str(path), str(path.with_name("merges.txt"))))
+            return _stored_bpe(str(path), str(path.with_name("merges.txt")))
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
         tokenizer.no_padding()  # which, like the next, is for sources to do
         tokenizer.no_truncation()
@@ -103,8 +106,20 @@ def _byte_bpe(model: models.BPE) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    if model.token_to_id(END) is not None:
-        tokenizer.add_special_tokens([END])
+    known = [token for token in BPE_SPECIAL if model.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, lstrip=token == "<mask>") for token in known])
+    return tokenizer
+
+
+def _stored_bpe(vocab: str, merges: str) -> tokenizers.Tokenizer:
+    """GPT-2's tokenizer, which is RoBERTa's but for the tokens of its own, or CLIP's: lower case, single digits, and words that mark where they end."""
+    words, pairs = models.BPE.read_file(vocab, merges)
+    if START not in words:
+        return _byte_bpe(models.BPE(words, pairs))
+    tokenizer = _byte_bpe(models.BPE(words, pairs, end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()])
+    parts = pre_tokenizers.Split(tokenizers.Regex(CLIP_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([parts, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     return tokenizer
 
 

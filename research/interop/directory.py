@@ -101,7 +101,7 @@ def tokenizer_file(path) -> pathlib.Path | None:
     """The file in a directory that its tokenizer is read from; None where there is none. Raises UserError for one that does not say all of it."""
     path = pathlib.Path(path)
     file = next((file for name in TOKENIZER_FILES if (file := path / name).is_file()), None)
-    if file is not None and file.name == "vocab.json" and read_config(path).get("model_type") != "gpt2":
+    if file is not None and file.name == "vocab.json" and read_config(path).get("model_type") not in ("gpt2", "roberta", "clip"):
         raise UserError(f"{path} has a vocab.json and no tokenizer.json, which says how texts are parted: transformers' save_pretrained writes one.")
     return file
 

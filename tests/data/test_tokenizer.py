@@ -1,8 +1,9 @@
+import json
 import subprocess
 import sys
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from research.core.errors import UserError
 from research.data import tokenizer as tokenizers
@@ -85,6 +86,31 @@ def test_byte_bpe_loads_both_formats(byte_bpe, tmp_path):
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(UserError, match="vocab.json cannot be read"):
         tokenizers.load_tokenizer(tmp_path / "vocab.json")
+
+
+def stored_bpe(path, words, merges):
+    (path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return tokenizers.load_tokenizer(path / "vocab.json")
+
+
+BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def test_a_stored_vocabulary_of_roberta(tmp_path):
+    found = stored_bpe(tmp_path, [*BYTES, "th", "the", "<s>", "<pad>", "</s>", "<mask>"], ["t h", "th e"])
+    assert found.encode("the <mask>T").tokens == ["the", " <mask>", "T"]  # the blank is the mask's
+    known = tokenizers.vocabulary(found)
+    assert [found.id_to_token(i) for i in (known.cls, known.pad, known.sep)] == ["<s>", "<pad>", "</s>"]
+
+
+def test_a_stored_vocabulary_of_clip(tmp_path):
+    """Lower case, single digits, and words that say where they end."""
+    words = [*BYTES, *[f"{byte}</w>" for byte in BYTES], "th", "the</w>", "<|startoftext|>", tokenizers.END]
+    found = stored_bpe(tmp_path, words, ["t h", "th e</w>"])
+    assert found.encode("\nTHE  th10<|endoftext|>").tokens == ["the</w>", "t", "h</w>", "1</w>", "0</w>", tokenizers.END]
+    known = tokenizers.vocabulary(found)
+    assert (found.id_to_token(known.cls), found.id_to_token(known.end), known.sep) == ("<|startoftext|>", tokenizers.END, None)
 
 
 def test_a_byte_bpe_vocabulary_has_room_for_the_bytes():

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from configs import base
 from research import build, convert, restore
+from research.core import config as config_lib
 from research.core import linen
+from research.data.tokenizer import load_tokenizer, vocabulary
 from research.interop import directory, weights
 from research.models.gpt import causal_mask
 
@@ -28,6 +31,15 @@ def of_tensors(tensors, **changes):
     config.update_from_flattened_dict(changes)
     e = build.experiment(FrozenConfigDict(config), devices=jax.devices()[:1])
     return e, restore.huggingface_params(e, tensors)
+
+
+def trained(workdir: pathlib.Path):
+    """(experiment, parameters, tokenizer) of a run on texts."""
+    argv = [f"--workdir={workdir}"]
+    config = restore.fitting(config_lib.parse_run(argv, base.get_config())[1], argv)
+    tokenizer = load_tokenizer(workdir / "tokenizer.json")
+    e = build.experiment(config, vocabulary(tokenizer, config.data.end_token))
+    return e, restore.trained_params(e, workdir)[1], tokenizer
 
 
 def said(command, *arguments) -> str:
@@ -61,15 +73,33 @@ def outputs(e, params, inputs):
 
 
 def hidden_states(e, params, inputs) -> list[np.ndarray]:
-    """What comes out of the first i layers, i from 1 to L, and where the norm comes first of the last norm: each (B, T, D)."""
+    """What comes out of the first i layers, i from 1 to L, and where the norm comes first of the last norm: each (B, T, D). Of two towers, one
+    after the other."""
+    if e.config.model.name == "two_tower":
+        groups = ((name, e.config.model[name]) for name in ("first", "second"))
+        return [x for name, group in groups for x in _hidden_states(group, params[name], of_tower(inputs, name))]
+    return _hidden_states(e.config.model, params, inputs)
+
+
+def of_tower(inputs, tower: str) -> dict:
+    """Those of one tower, under the names it has for them."""
+    return {name.removeprefix(f"{tower}/"): x for name, x in inputs.items() if name.startswith(f"{tower}/")}
+
+
+def _hidden_states(group, params, inputs):
     stack = next(name for name in ("encoder", "decoder") if name in params)
     found = []
-    for layers in range(1, e.config.model.layers + 1):
-        group = ConfigDict(e.config.model)
-        group.layers = layers
+    for layers in range(1, group.layers + 1):
         some = params | {stack: params[stack] | {"blocks": jax.tree.map(lambda x: x[:layers], params[stack]["blocks"])}}  # noqa: B023
-        found.append(linen.apply(build.tables.model(FrozenConfigDict(group)), some, None, inputs, method="encode"))
+        cut = ConfigDict(group)
+        cut.layers = layers
+        found.append(linen.apply(build.tables.model(FrozenConfigDict(cut)), some, None, inputs, method="encode"))
     return [np.asarray(x) for x in found]
+
+
+def mask(inputs) -> np.ndarray | None:
+    """Where a text is no padding, bool (B, T); None without texts."""
+    return inputs.get("mask", inputs.get("second/mask"))
 
 
 def weighted(found: dict, mask) -> jax.Array:
@@ -83,8 +113,8 @@ def weighted(found: dict, mask) -> jax.Array:
 
 def gradients(e, params, inputs) -> dict[str, np.ndarray]:
     """Those of `weighted`, laid out and named as the tensors of the directory are, without prefix."""
-    mask = inputs.get("mask")
-    found = jax.grad(lambda params: weighted(outputs(e, params, inputs), mask))(params)
+    real = mask(inputs)
+    found = jax.grad(lambda params: weighted(outputs(e, params, inputs), real))(params)
     of = build.tables.FAMILIES[directory.read_config(pathlib.Path(e.config.init["from"]))["model_type"]]
     return weights.export(found, of.rows(e.config.model, e.config.objective.name), "")
 

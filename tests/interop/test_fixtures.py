@@ -43,10 +43,9 @@ def test_outputs_and_every_hidden_state(name):
     found = ours.outputs(e, params, inputs)
     assert found.keys() == outputs.keys()
     for key in outputs:
-        close(found[key], outputs[key], inputs.get("mask"))
-    if hidden:
-        for i, x in enumerate(ours.hidden_states(e, params, inputs)):
-            close(x, hidden[str(i)], inputs.get("mask"))
+        close(found[key], outputs[key], ours.mask(inputs))
+    for i, x in enumerate(ours.hidden_states(e, params, inputs)):
+        close(x, hidden[str(i)], ours.mask(inputs))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,7 +94,7 @@ def test_a_planted_mistake_is_seen(name, mistake, monkeypatch):
     e, params = ours.loaded(FIXTURES / name)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         for key, x in ours.outputs(e, params, inputs).items():
-            close(x, outputs[key], inputs.get("mask"))
+            close(x, outputs[key], ours.mask(inputs))
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from research import convert
+from research import convert, train
+from research.data.text_inputs import text_inputs
+from research.data.tokenizer import vocabulary
 from tests.interop import ours
 from tests.interop.test_fixtures import NAMES, close
 
@@ -38,9 +40,9 @@ def test_outputs_and_hidden_states(case, theirs):
     mine = ours.outputs(e, params, inputs)
     assert mine.keys() == outputs.keys()
     for key in outputs:
-        close(mine[key], outputs[key].detach(), inputs.get("mask"))
-    for x, y in zip(ours.hidden_states(e, params, inputs) if hidden else [], hidden, strict=True):
-        close(x, y.detach(), inputs.get("mask"))
+        close(mine[key], outputs[key].detach(), ours.mask(inputs))
+    for x, y in zip(ours.hidden_states(e, params, inputs), hidden, strict=True):
+        close(x, y.detach(), ours.mask(inputs))
 
 
 def test_gradients(case, theirs):
@@ -69,4 +71,41 @@ def test_what_is_written_loads_and_gives_the_same(case, theirs, tmp_path):
     assert outputs.keys() == expected.keys()
     for key in expected:
         if key != "pooled" or kind == "BertModel":  # the others' poolers have no place here
-            close(outputs[key].detach(), expected[key].detach(), inputs.get("mask"))
+            close(outputs[key].detach(), expected[key].detach(), ours.mask(inputs))
+
+
+TRAINED = {  # class -> what of tests/tiny.py is changed
+    "BertForPreTraining": {},
+    "BertForSequenceClassification": {
+        "objective.name": "sequence_classification",
+        "data.source": "labelled_text",
+        "data.name": "tests.tiny_text:TinyTopics",
+    },
+    "GPT2LMHeadModel": {
+        "model.name": "gpt",
+        "model.norm": "pre",
+        "model.vocab_size": 300,
+        "objective.name": "causal_lm",
+        "data.source": "packed_text",
+        "data.tokenizer_type": "byte_bpe",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_run_trained_here_goes_out_with_its_tokenizer(kind, theirs, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    changes = {"run.best_metric": "validation/loss", "mesh.fsdp": 8} | TRAINED[kind]
+    ours.said(train, "--config=tests/tiny.py:3", f"--workdir={run}", *[f"--config.{field}={value}" for field, value in changes.items()])
+    assert kind in ours.said(convert, f"--from={run}", f"--to={out}")
+    e, params, found = ours.trained(run)
+    rows = [text_inputs([text], found, vocabulary(found), 24) for text in ("Aa ab ac. Ba bb bc?", "ka kb!", "LB")]
+    inputs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    tokenizer, model = theirs.transformers.AutoTokenizer.from_pretrained(out), getattr(theirs.transformers, kind).from_pretrained(out).eval()
+    for text, row in zip(("Aa ab ac. Ba bb bc?", "ka kb!", "LB"), rows):
+        ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * (e.config.model.name == "gpt")  # which GPT-2's tokenizer does not add
+        assert ids == row["tokens"][row["mask"]].tolist()
+    expected, mine = theirs.called(model, inputs)[0], ours.outputs(e, params, inputs)
+    assert mine.keys() == expected.keys()
+    for key in expected:
+        close(mine[key], expected[key].detach(), inputs["mask"])

@@ -1,11 +1,12 @@
 """The other side: models of `transformers` with random weights, and what they make of random inputs. Needs the extra `parity`.
 
-python -m tests.interop.theirs     writes tests/interop/fixtures anew
+python -m tests.interop.theirs [NAME ...]     writes tests/interop/fixtures anew: these, or all
 """
 
 import copy
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import numpy as np
@@ -111,7 +112,9 @@ def called(found, inputs: dict[str, np.ndarray]):
         given["pixel_values"] = ((plain["image"].float() / 255 - mean) / stddev).permute(0, 3, 1, 2)
     out = found(**given, output_hidden_states=True)
     if kind == "clip":
-        return {"image": out.image_embeds, "text": out.text_embeds, "logits": out.logits_per_image}, []
+        image, text = (model.hidden_states[1:] for model in (out.vision_model_output, out.text_model_output))
+        hidden = [found.vision_model.post_layernorm(x) for x in image] + [found.text_model.final_layer_norm(x) for x in text]
+        return {"image": out.image_embeds, "text": out.text_embeds, "logits": out.logits_per_image}, hidden
     hidden = list(out.hidden_states)[1:]
     norm = {"vit": "layernorm", "dinov2": "layernorm", "gpt2": "ln_f", "llama": "norm"}.get(kind)
     if norm:  # which the last of the hidden states of a decoder has had already
@@ -148,18 +151,18 @@ def gradients(found, inputs) -> dict[str, np.ndarray]:
     return {name.removeprefix(f"{found.base_model_prefix}."): x for name, x in saved.items()}
 
 
-def write_fixtures():
-    shutil.rmtree(FIXTURES, ignore_errors=True)
-    for name in CASES:
-        found = model(name)
-        found.save_pretrained(FIXTURES / name)
-        (FIXTURES / name / "generation_config.json").unlink(missing_ok=True)
-        inputs = inputs_of(found)
-        with torch.no_grad():
-            outputs, hidden = called(found, inputs)
-        arrays = {f"inputs/{key}": x for key, x in inputs.items()} | {f"outputs/{key}": x.numpy() for key, x in outputs.items()}
-        np.savez_compressed(FIXTURES / name / "expected.npz", **arrays, **{f"hidden/{i}": x.numpy() for i, x in enumerate(hidden)})
+def write_fixture(name: str):
+    found = model(name)
+    found.save_pretrained(FIXTURES / name)
+    (FIXTURES / name / "generation_config.json").unlink(missing_ok=True)
+    inputs = inputs_of(found)
+    with torch.no_grad():
+        outputs, hidden = called(found, inputs)
+    arrays = {f"inputs/{key}": x for key, x in inputs.items()} | {f"outputs/{key}": x.numpy() for key, x in outputs.items()}
+    np.savez_compressed(FIXTURES / name / "expected.npz", **arrays, **{f"hidden/{i}": x.numpy() for i, x in enumerate(hidden)})
 
 
 if __name__ == "__main__":
-    write_fixtures()
+    for name in sys.argv[1:] or CASES:
+        shutil.rmtree(FIXTURES / name, ignore_errors=True)
+        write_fixture(name)
