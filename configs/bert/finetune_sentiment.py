@@ -7,8 +7,8 @@ nor the choice of anything has seen, it is right for 0.853 ± 0.006 over 5 seeds
     python -m research.evaluate --workdir=runs/finetuned --split=test
     python -m research.predict --workdir=runs/finetuned --text="This is a great movie!"
 
-After a colon another way: `:lora` trains low-rank updates, `:probe` the head alone, `:scratch` begins with nothing but the tokenizer (at this rate two seeds of five learn nothing). The mean of the
-hidden states is what the model was made to be read by; transformers has no class for a head upon it.
+After a colon another way: `:lora` trains low-rank updates, `:probe` the head alone, `:scratch` begins with nothing but the tokenizer (at this rate
+two seeds of five learn nothing). The mean of the hidden states is what the model was made to be read by; transformers has no class for a head upon it.
 """
 
 from configs import base
