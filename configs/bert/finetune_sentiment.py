@@ -14,7 +14,7 @@ two seeds of five learn nothing). The mean of the hidden states is what the mode
 from configs import base
 from research.core.errors import UserError
 
-WAYS = {"full": 1e-4, "lora": 1e-3, "probe": 1e-2, "scratch": 1e-3}  # how to fine-tune -> learning rate
+WAYS = {"full": 1e-4, "lora": 1e-3, "probe": 1e-2, "scratch": 3e-4}  # how to fine-tune -> learning rate
 
 
 def get_config(way="full"):

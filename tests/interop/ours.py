@@ -13,6 +13,7 @@ from configs import base
 from research import build, convert, restore
 from research.core import config as config_lib
 from research.core import linen
+from research.core.types import view
 from research.data.tokenizer import load_tokenizer, vocabulary
 from research.interop import directory, weights
 from research.models.gpt import causal_mask
@@ -73,17 +74,12 @@ def outputs(e, params, inputs):
 
 
 def hidden_states(e, params, inputs) -> list[np.ndarray]:
-    """What comes out of the first i layers, i from 1 to L, and where the norm comes first of the last norm: each (B, T, D). Of two towers, one
-    after the other."""
+    """What comes out of the first i layers, i from 1 to L, and where the norm comes first of the last norm: each (B, T, D). Of two towers, the
+    first's and then the second's."""
     if e.config.model.name == "two_tower":
         groups = ((name, e.config.model[name]) for name in ("first", "second"))
-        return [x for name, group in groups for x in _hidden_states(group, params[name], of_tower(inputs, name))]
+        return [x for name, group in groups for x in _hidden_states(group, params[name], view(inputs, name))]
     return _hidden_states(e.config.model, params, inputs)
-
-
-def of_tower(inputs, tower: str) -> dict:
-    """Those of one tower, under the names it has for them."""
-    return {name.removeprefix(f"{tower}/"): x for name, x in inputs.items() if name.startswith(f"{tower}/")}
 
 
 def _hidden_states(group, params, inputs):

@@ -44,8 +44,8 @@ def test_outputs_and_every_hidden_state(name):
     assert found.keys() == outputs.keys()
     for key in outputs:
         close(found[key], outputs[key], ours.mask(inputs))
-    for i, x in enumerate(ours.hidden_states(e, params, inputs)):
-        close(x, hidden[str(i)], ours.mask(inputs))
+    for x, (_, y) in zip(ours.hidden_states(e, params, inputs), sorted(hidden.items(), key=lambda item: int(item[0])), strict=True):
+        close(x, y, ours.mask(inputs))
 
 
 @pytest.mark.parametrize("name", NAMES)

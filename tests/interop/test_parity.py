@@ -99,10 +99,11 @@ def test_a_run_trained_here_goes_out_with_its_tokenizer(kind, theirs, tmp_path):
     ours.said(train, "--config=tests/tiny.py:3", f"--workdir={run}", *[f"--config.{field}={value}" for field, value in changes.items()])
     assert kind in ours.said(convert, f"--from={run}", f"--to={out}")
     e, params, found = ours.trained(run)
-    rows = [text_inputs([text], found, vocabulary(found), 24) for text in ("Aa ab ac. Ba bb bc?", "ka kb!", "LB")]
+    texts = ("Aa ab ac. Ba bb bc?", "ka kb!", "LB")
+    rows = [text_inputs([text], found, vocabulary(found), 24) for text in texts]
     inputs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     tokenizer, model = theirs.transformers.AutoTokenizer.from_pretrained(out), getattr(theirs.transformers, kind).from_pretrained(out).eval()
-    for text, row in zip(("Aa ab ac. Ba bb bc?", "ka kb!", "LB"), rows):
+    for text, row in zip(texts, rows):
         ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * (e.config.model.name == "gpt")  # which GPT-2's tokenizer does not add
         assert ids == row["tokens"][row["mask"]].tolist()
     expected, mine = theirs.called(model, inputs)[0], ours.outputs(e, params, inputs)
