@@ -194,6 +194,7 @@ def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
         ([TINY, "--workdir=nowhere", *MESH, "--config.optimizer.no_decay=(bias"], "no regular expression"),
         ([TINY, "--workdir=nowhere", *MESH, "--distributed"], "no job to join"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.objective.mask_rate=1.5"], "between 0 and 1"),
+        ([TINY, "--workdir=nowhere", *MESH, "--config.model.dropout=1.0"], "model.dropout is 1.0: it must be at least 0 and less than 1"),
         ([TINY, "--workdir=nowhere", *MESH, "--config.model.layers=0"], "at least 1"),
         ([TINY, "--workdir=nowhere", *MESH, '--config.mesh.extra_rules=(("embd", "fsdp"),)'], "names 'embd': the axes are batch, embed"),
         ([TINY, "--workdir="], "say where the run goes"),

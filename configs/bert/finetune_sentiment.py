@@ -1,14 +1,16 @@
 """Whether a sentence of a movie review is positive: all-MiniLM-L6-v2, whose weights a published package carries, fine-tuned.
 
 22.7M parameters, one pass over 8,490 sentences with human scores: five minutes on two CPU cores. On 1,057 sentences of reviews that neither training
-nor the choice of anything has seen, it is right for 0.853 ± 0.006 over 5 seeds (chance 0.51); `:lora` for 0.835 ± 0.005, `:probe` for 0.787 ± 0.006.
+nor the choice of anything has seen (chance 0.51), mean and standard deviation over 5 seeds:
+
+    full 0.853 ± 0.006, lora 0.835 ± 0.005, probe 0.787 ± 0.006, scratch 0.764 ± 0.009
 
     python -m research.train --config=configs/bert/finetune_sentiment.py --workdir=runs/finetuned
     python -m research.evaluate --workdir=runs/finetuned --split=test
     python -m research.predict --workdir=runs/finetuned --text="This is a great movie!"
 
-After a colon another way: `:lora` trains low-rank updates, `:probe` the head alone, `:scratch` begins with nothing but the tokenizer (at this rate
-two seeds of five learn nothing). The mean of the hidden states is what the model was made to be read by; transformers has no class for a head upon it.
+After a colon another way: `:lora` trains low-rank updates, `:probe` the head alone, `:scratch` begins with nothing but the tokenizer. The mean of the
+hidden states is what the model was made to be read by; transformers has no class for a head upon it.
 """
 
 from configs import base

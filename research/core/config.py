@@ -108,10 +108,10 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
 }
 MORE_THAN_0 = "model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (
-    "objective.mask_rate objective.label_smoothing model.dropout data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
+    "objective.mask_rate objective.label_smoothing data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
     "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
 )
-LESS_THAN_1 = "model.stochastic_depth"
+LESS_THAN_1 = "model.stochastic_depth model.dropout"
 
 
 def check_fields(c):

@@ -104,6 +104,12 @@ def constrain(x, *axes):
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules)) if rules else x
 
 
+def is_whole(axis: str) -> bool:
+    """Whether each device has all of the logical axis, under the rules and the mesh in force."""
+    rules = nn.get_logical_axis_rules()
+    return not rules or shards(NamedSharding(jax.sharding.get_abstract_mesh(), partition_spec((axis,), rules)), 0) == 1
+
+
 def shards(sharding: NamedSharding, dimension: int) -> int:
     """In how many parts `sharding` splits a dimension."""
     names = sharding.spec[dimension] if dimension < len(sharding.spec) else None

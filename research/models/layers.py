@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.errors import UserError
-from research.core.sharding import constrain
+from research.core.sharding import constrain, is_whole
 
 
 def activation(function):
@@ -134,8 +134,10 @@ class Dense(nn.Module):
         c, inputs = self.config, len(self.axes) - len(self.outputs)
         initializer = kernel(c.initializer_stddev if self.stddev is None else self.stddev, *self.axes)
         weight = self.param("kernel", initializer, (*x.shape[x.ndim - inputs :], *self.outputs))
-        out_dtype = self.out_dtype or c.dtype
-        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype)
+        out_dtype, leading = self.out_dtype or c.dtype, x.shape[: x.ndim - inputs]
+        if is_whole("sequence"):  # a product with one row a token: its gradients need no transposed copy, of which XLA makes many on CPUs
+            x = x.reshape(-1, *x.shape[x.ndim - inputs :])
+        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype).reshape(*leading, *self.outputs)
         if c.use_bias if self.use_bias is None else self.use_bias:
             y = y + self.param("bias", bias(*self.axes[inputs:]), self.outputs).astype(out_dtype)
         return y

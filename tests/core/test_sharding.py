@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from research.core import sharding
@@ -104,3 +105,11 @@ def test_placed_rows_keep_their_order():
     placed = sharding.place_batch({"x": rows}, where, 16)["x"]
     np.testing.assert_array_equal(placed, rows)
     assert placed.addressable_shards[0].data.shape == (2, 2)
+
+
+@pytest.mark.parametrize("sizes, whole", [({"fsdp": 8}, True), ({"fsdp": 4, "context": 2}, False)])
+def test_what_each_device_has_all_of(sizes, whole):
+    assert sharding.is_whole("sequence")  # where nothing is split
+    mesh = sharding.make_mesh({"data": 1, "context": 1, "tensor": 1} | sizes)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
+        assert sharding.is_whole("sequence") == whole and not sharding.is_whole("batch")
