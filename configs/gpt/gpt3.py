@@ -2,7 +2,7 @@
 
 Layers alternate between dense and locally banded attention, as in the paper, which does not give the width of the band: 256 here. Its table has two
 slips, kept out so that the counts of parameters come out as published: 1.3b has 16 heads (not 24) of 128, and 13b is 5,120 wide (not 5,140). The
-paper's mixture of data was never published: this trains on C4. Batches, learning rates, Adam and the schedule (375M tokens of warm-up, a cosine to
+paper's mixture of data was never published: this trains on C4. Batches (of 175b the nearest that divides over a pod), learning rates, Adam and the schedule (375M tokens of warm-up, a cosine to
 10 % over 260B) are the paper's, but not its slow growth of the batch nor the last 40B tokens at 10 %. 175b asks for a pod (1,024 v5p chips say); nobody has trained these here.
 The 175B model reached 20.5 on Penn Treebank, zero-shot (section 3.1.1).
 
@@ -20,7 +20,7 @@ SIZES = {  # layers, width, heads, sequences of 2,048 tokens in a batch, learnin
     "2.7b": (32, 2560, 32, 512, 1.6e-4),
     "6.7b": (32, 4096, 32, 1024, 1.2e-4),
     "13b": (40, 5120, 40, 1024, 1.0e-4),
-    "175b": (96, 12288, 96, 1600, 0.6e-4),
+    "175b": (96, 12288, 96, 1536, 0.6e-4),
 }
 
 
@@ -31,6 +31,7 @@ def get_config(size="125m"):
     step = batch * 2048  # tokens
     c = small.get_config()
     c.model.update(layers=layers, width=width, heads=heads, mlp_width=4 * width, max_length=2048, remat="full")
+    c.model.vocab_size = 50304  # of which the tokenizer has 50,257: a multiple of 128 tiles and divides over devices
     c.model.update(dropout=0.0, attention_pattern=("dense", "local"), attention_window=256)
     c.data.update(name="c4/en", train_split="train", validation_split="validation", length=2048, batch_size=batch)
     c.optimizer.update(learning_rate=learning_rate, warmup_steps=round(375e6 / step), final_fraction=0.1)

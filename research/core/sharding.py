@@ -9,6 +9,7 @@ The first rule whose mesh axes are still free wins, so `embed` is split over `fs
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from research.core.errors import UserError
@@ -41,7 +42,8 @@ def join_processes(distributed: bool):
 def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
     """A mesh with the axes (data, fsdp, context, tensor); one size may be -1: whatever is left.
 
-    Raises UserError if the sizes do not multiply to the number of devices.
+    Later axes lie closer together. Of several slices, joined by the data-centre network, each holds a part of `data`.
+    Raises UserError if the sizes do not multiply to the number of devices, or `data` does not divide over the slices.
     """
     devices = jax.devices() if devices is None else devices
     shape = [sizes[axis] for axis in MESH_AXES]
@@ -53,8 +55,16 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
         shape[shape.index(-1)] = len(devices) // known
     if -1 in shape or int(np.prod(shape)) != len(devices):
         raise UserError(f"mesh {asked} does not divide over {len(devices)} devices: set config.mesh.* so that the product is {len(devices)}.")
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    elif shape[0] % slices:
+        raise UserError(f"mesh {asked} on {slices} slices: config.mesh.data is a multiple of {slices}, so that only it crosses from slice to slice.")
+    else:
+        within, across = [shape[0] // slices, *shape[1:]], [slices, *(1,) * len(shape[1:])]
+        placed = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
     # Auto axes: with Explicit ones an embedding lookup would have to say the sharding of its result.
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
 
 
 def make_rules(preset: str, extra=()):

@@ -1,0 +1,109 @@
+"""What preflight found, as text that one can read."""
+
+GiB = 2**30
+
+
+def lines(found: dict) -> list[str]:
+    """The report of what `examine` (research/preflight.py) found."""
+    steps = found["steps"]
+    train = steps["train"]
+    out = [header(found), "", *memory(steps)]
+    if not train["fits"]:
+        return out + largest_allocations(train)
+    out += ["", *work(found, train)]
+    out += ["", *collectives(train["collectives"])]
+    if train["seconds"]:
+        out += ["", *roofline(found, steps)]
+    return out + ["", *largest(found["largest"]), "", *remarks(found)]
+
+
+def header(found: dict) -> str:
+    mesh = " ".join(f"{axis}={n}" for axis, n in found["mesh"].items())
+    slices = f"{found['slices']} slices of " if found["slices"] > 1 else ""
+    return f"{found['parameters'] / 1e9:,.3g}B parameters on {slices}{found['topology']}: {found['devices']:,} x {found['kind']}, mesh {mesh}"
+
+
+def table(rows: list[list[str]], left: int = 1) -> list[str]:
+    """Columns under each other: the first `left` to the left, numbers to the right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) if k < left else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+
+
+def gib(n: float) -> str:
+    return f"{n / GiB:,.2f}"
+
+
+def memory(steps: dict) -> list[str]:
+    classes = list(dict.fromkeys(name for step in steps.values() for name in step["memory"]))
+    rows = [["Memory of a device, GiB", *steps]]
+    rows += [[f"  {name}", *(gib(step["memory"][name]) if name in step["memory"] else "" for step in steps.values())] for name in classes if any(step["memory"].get(name) for step in steps.values())]
+    totals = {name: sum(step["memory"].values()) for name, step in steps.items()}
+    rows.append(["  in all", *map(gib, totals.values())])
+    if steps["train"]["available"]:
+        rows.append(["  there are", *(gib(step["available"]) for step in steps.values())])
+        rows.append(["  free", *(f"{1 - totals[name] / step['available']:.0%}" if step["fits"] else "DOES NOT FIT" for name, step in steps.items())])
+    return table(rows)
+
+
+def largest_allocations(step: dict) -> list[str]:
+    over = sum(step["memory"].values()) - step["available"]
+    most = max(step["memory"], key=step["memory"].get)
+    out = ["", f"It does not fit: {gib(over)} GiB too much at least. Most are {most}: {gib(step['memory'][most])} GiB."]
+    return out + [f"  {gib(x['bytes'])} GiB  {x['what']}" for x in step["largest allocations"]]
+
+
+def work(found: dict, train: dict) -> list[str]:
+    devices, model = found["devices"], found["model_flops_in_a_step"]
+    hardware, once = train["flops"] * devices, found["jaxpr_flops_in_a_step"]
+    rows = [["A training step", "all devices", "a device"]]
+    rows.append([f"  {found['unit']}", f"{found['units_in_a_step']:,}", f"{found['units_in_a_step'] / devices:,.0f}"])
+    rows.append(["  model FLOPs", f"{model:.3e}", f"{model / devices:.3e}"])
+    rows.append(["  hardware FLOPs, as written", f"{once:.3e}", f"{once / devices:.3e}"])
+    rows.append(["  hardware FLOPs, as compiled", f"{hardware:.3e}", f"{train['flops']:.3e}"])
+    rows.append(["  HBM traffic, GB", "", f"{train['hbm_bytes'] / 1e9:,.1f}"])
+    return table(rows)
+
+
+def collectives(found: list[dict]) -> list[str]:
+    rows = [["Collectives of a step, each device", "along", "over", "beside computation", "times", "GB sent"]]
+    for c in found:
+        beside = "yes" if c["asynchronous"] else "no"
+        rows.append([f"  {c['kind']}", " ".join(c["axes"]), c["network"], beside, f"{c['count']:,.0f}", f"{c['bytes'] / 1e9:,.3f}"])
+    return table(rows, 4) if found else ["No collectives."]
+
+
+def roofline(found: dict, steps: dict) -> list[str]:
+    train = steps["train"]["seconds"]
+    names = {"compute": "computing at the peak", "memory": "HBM traffic", "ICI": "collectives over ICI", "DCN": "collectives over DCN"}
+    rows = [["Time of a step, ms", *steps]]
+    rows += [[f"  {what}", *(f"{step['seconds'][key] * 1e3:,.1f}" for step in steps.values() if step["fits"])] for key, what in names.items()]
+    rows.append(["  at least", *(f"{step['seconds']['bound'] * 1e3:,.1f}" for step in steps.values() if step["fits"])])
+    rows.append(["  as compiled", *(f"{step['seconds']['step'] * 1e3:,.1f}" for step in steps.values() if step["fits"])])
+    rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+    rules = max(names, key=lambda key: train[key])
+    ideal = found["model_flops_in_a_step"] / found["peak_flops_of_all"]
+    hours = found["steps_in_all"] * train["step"] / 3600
+    return table(rows) + [
+        f"What rules is {names[rules]}. Model-FLOP utilization: {ideal / train['bound']:.1%} at most, {ideal / train['step']:.1%} as compiled.",
+        f"As compiled: {found['units_in_a_step'] / train['step']:,.0f} {found['unit']}/s; all {found['steps_in_all']:,} steps take "
+        f"{hours / 24:,.1f} days, {hours * found['devices']:,.0f} device-hours.",
+    ]
+
+
+def largest(found: list[dict]) -> list[str]:
+    rows = [["Largest tensors of the state", "shape", "split over", "MiB a device"]]
+    for x in found:
+        axes = ", ".join("-" if a is None else "+".join(a) if isinstance(a, list) else a for a in x["axes"]) or "-"
+        rows.append([f"  {x['name']}", "x".join(map(str, x["shape"])), axes, f"{x['bytes'] / 2**20:,.1f}"])
+    return table(rows, 3)
+
+
+def remarks(found: dict) -> list[str]:
+    compiled = [f"{step['compile_seconds']:.0f} s ({name})" for name, step in found["steps"].items() if step["fits"]]
+    out = [f"A checkpoint has {found['checkpoint_bytes_in_all'] / 1e9:,.1f} GB. Compiling took {', '.join(compiled)}."]
+    for name, step in found["steps"].items():
+        if step.get("involuntary_rematerializations"):
+            out.append(f"The partitioner replicates {step['involuntary_rematerializations']} tensors of the {name} step for want of a better way: constrain them.")
+        if step.get("loops_of_unknown_length"):
+            out.append(f"{step['loops_of_unknown_length']} loops of the {name} step end when data say so; they count once.")
+    return out + [f"{x['name']} is whole on every device." for x in found["largest"] if x["replicated"] and x["bytes"] > 2**26]

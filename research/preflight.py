@@ -1,0 +1,177 @@
+"""Will it fit, how fast will it go, what holds it up: asked before the machine is rented.
+
+    python -m research.preflight --config=configs/gpt/gpt3_175b.py --topology=v5p:8x8x16 [--slices=2] [--json=FILE] [--config.FIELD=VALUE ...]
+
+Compiles the real steps of a config for the TPUs v4, v5e, v5p, v6e, tpu7x (which need not be there), for cpu:N or for the gpu here, and reads
+what came out: memory, FLOPs, traffic, collectives, and how long a step takes.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from research import build
+from research.compile import chips, topology
+from research.compile.cost import OutOfMemory, cost, device_bytes
+from research.compile.flops import count_flops
+from research.compile.report import lines
+from research.core import config as config_lib
+from research.core.errors import UserError, run_command
+from research.core.sharding import partition_spec, path_name
+from research.models import decode
+
+
+def main(argv):
+    name = config_lib.given("topology", argv)
+    if name is None:
+        raise UserError("say where it is to run: --topology=v5p:8x8x16 for instance, or cpu:8, or gpu.")
+    topology.prepare(name)
+    values, config = config_lib.parse(argv, define)
+    e = build.experiment(config, devices=topology.devices(name, values.slices))
+    found = {"topology": name, "slices": values.slices} | examine(e)
+    print("\n".join(lines(found)))
+    if values.json:
+        pathlib.Path(values.json).write_text(json.dumps(found, indent=1) + "\n")
+    if not all(step["fits"] for step in found["steps"].values()):
+        sys.exit(1)
+
+
+def define(values):
+    flags.DEFINE_string("topology", None, "Devices: v5p:8x8x16 and its like, cpu:8, or gpu.", flag_values=values)
+    flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-centre network.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("json", None, "A file to write all of it to.", flag_values=values)
+
+
+def examine(e: build.Experiment, steps=("train", "evaluation", "decode")) -> dict:
+    """All that preflight says of an experiment, as JSON has it: bytes, FLOPs and seconds of one device, but where the name says otherwise."""
+    devices, config = list(e.mesh.devices.flat), e.config
+    chip = chips.chip_of(devices, config.model.dtype)
+    units, model_flops = e.work()(e.objective.example_batch)
+    found = {
+        "devices": len(devices),
+        "kind": devices[0].device_kind,
+        "mesh": dict(e.mesh.shape),
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "libtpu")},
+        "parameters": sum(x.size for x in jax.tree.leaves(e.shapes.params)),
+        "unit": e.unit,
+        "units_in_a_step": units,
+        "model_flops_in_a_step": model_flops,
+        "peak_flops_of_all": chip and chip.flops * len(devices),
+        "steps_in_all": config.run.steps,
+        "checkpoint_bytes_in_all": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(e.shapes)),
+        "largest": largest(e),
+        "steps": {},
+    }
+    with e.in_force():
+        found["jaxpr_flops_in_a_step"] = count_flops(e.train_step, e.shapes, e.trained.example_batch)
+        for name, (step, args) in compiled_steps(e).items():
+            if name in steps:
+                print(f"compiling the {name} step for {len(devices):,} x {devices[0].device_kind}", file=sys.stderr, flush=True)
+                found["steps"][name] = measured(e, name, step, args, chip)
+    return found
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compiled_steps(e: build.Experiment) -> dict:
+    """{name: (jitted step, its arguments as shapes)} of the steps that a run would compile."""
+    at = lambda shape, *axes: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=jax.sharding.NamedSharding(e.mesh, partition_spec(axes, e.rules)))
+    sharded = lambda shapes, shardings: jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    params = sharded(e.own(e.shapes.params), e.own(e.shardings.params))
+    rows = e.config.data.eval_batch_size
+    eval_batch = {name: at(jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), "batch") for name, x in e.objective.example_batch.items()}
+    steps = {"train": (e.train_step, (e.shapes, e.trained.example_batch)), "evaluation": (e.eval_step, (params, eval_batch))}
+    if getattr(e.objective, "generates", False):
+        steps["decode"] = (decode.step, decode_arguments(e, params, rows, at))
+    return steps
+
+
+def decode_arguments(e: build.Experiment, params, rows: int, at):
+    """Of one token more for each of `rows` texts, with a cache as long as the model's context."""
+    decoder = decode.Decoder(e.objective.model, e.objective.vocabulary.size, e.objective.vocabulary.end)
+    tokens, lengths = jax.ShapeDtypeStruct((rows, 16), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+    state = jax.eval_shape(lambda *args: decode.prefill(decoder, e.config.model.max_length, *args), params, tokens, lengths)
+    cache = jax.tree.map(lambda x: at(x, "layers", "batch", None, "heads", "head_dim"), state.cache)
+    state = jax.tree.map(lambda x: at(x, "batch"), state._replace(cache=None))._replace(cache=cache)
+    return decoder, decode.Sampling(), params, at(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows)), "batch"), state
+
+
+def measured(e: build.Experiment, name: str, step, args, chip) -> dict:
+    """What one step costs; of one that does not fit, by how much."""
+    available = chip and chip.hbm
+    memory = known_memory(e, name, args)
+    try:
+        c = cost(step, args, e.mesh, chip)
+    except OutOfMemory as lack:
+        rest = max(0.0, lack.needed - sum(memory.values()))
+        largest = [{"bytes": size, "what": what} for size, what in lack.largest[:8]]
+        return {"fits": False, "memory": memory | {"activations and temporaries": rest}, "available": lack.available, "largest allocations": largest}
+    exchanged = {}
+    for one in c.collectives:
+        key = (one.kind, one.axes, "DCN" if one.over_dcn else "ICI", one.asynchronous)
+        count, moved = exchanged.get(key, (0.0, 0.0))
+        exchanged[key] = count + one.times, moved + one.times * one.bytes
+    return {
+        "fits": available is None or c.memory <= available,
+        "memory": memory | {"activations and temporaries": max(0.0, c.memory - sum(memory.values()))},
+        "available": available,
+        "flops": c.flops,
+        "hbm_bytes": c.hbm_bytes,
+        "collectives": [
+            {"kind": kind, "axes": list(axes), "network": network, "asynchronous": asynchronous, "count": count, "bytes": moved}
+            for (kind, axes, network, asynchronous), (count, moved) in sorted(exchanged.items())
+        ],
+        "seconds": c.times and c.times.bounds | {"operations": c.times.operations, "bound": c.times.bound, "step": c.times.step},
+        "involuntary_rematerializations": c.rematerialized,
+        "loops_of_unknown_length": c.unknown_loops,
+        "compile_seconds": c.compile_seconds,
+    }
+
+
+def known_memory(e: build.Experiment, name: str, args) -> dict[str, float]:
+    """Bytes by class of what a step is given, and of the gradients."""
+    params = device_bytes(e.shapes.params, e.shardings.params)
+    if name != "train":
+        arrays = [x for x in jax.tree.leaves(args) if isinstance(x, jax.ShapeDtypeStruct)]
+        given = device_bytes(arrays, [x.sharding for x in arrays])
+        own = device_bytes(e.own(e.shapes.params), e.own(e.shardings.params))
+        return {"parameters": own, "cache" if name == "decode" else "batch": given - own}
+    batch = e.trained.example_batch
+    rows = jax.sharding.NamedSharding(e.mesh, partition_spec(("batch",), e.rules))
+    trained = [x for path, x in jax.tree_util.tree_leaves_with_path(e.shapes.params) if path_name(path) not in e.frozen]
+    return {
+        "parameters": params,
+        "optimizer": device_bytes(e.shapes.opt_state, e.shardings.opt_state),
+        "moving average": params if e.shapes.ema is not None else 0.0,
+        "gradients": params * sum(x.size for x in trained) / sum(x.size for x in jax.tree.leaves(e.shapes.params)),
+        "batch": device_bytes(batch, {key: rows for key in batch}),
+    }
+
+
+def largest(e: build.Experiment, most: int = 10) -> list[dict]:
+    """The largest tensors of the state on a device, and how they are split."""
+    found = [
+        {
+            "name": path_name(path),
+            "shape": list(x.shape),
+            "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec],
+            "bytes": device_bytes(x, sharding),
+            "replicated": sharding.is_fully_replicated and len(sharding.device_set) > 1,
+        }
+        for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(e.shapes), jax.tree.leaves(e.shardings))
+    ]
+    return sorted(found, key=lambda x: -x["bytes"])[:most]
+
+
+if __name__ == "__main__":
+    run_command(main)
