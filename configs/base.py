@@ -24,16 +24,18 @@ def model_fields():
     m.norm_epsilon = 1e-12  # added to the variance
     m.positions = "learned"  # learned; rotary (of queries and keys); sincos (fixed, of image patches)
     m.rotary_base = 10_000.0  # theta of rotary positions
+    m.attention = "auto"  # how it is computed: xla, splash (Pallas, on TPUs), auto (research/models/attention.py)
     m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded, by attention_window)
     m.attention_window = 256  # of a local layer: a query sees keys less than so many tokens away, on both sides but for GPT
     m.dropout = 0.1  # of embeddings, attention weights and residual branches
+    m.attention_dropout = placeholder(float)  # of attention weights; absent: as dropout. Splash drops none: set 0
     m.layer_scale = placeholder(float)  # what a residual branch is multiplied by, to begin with; learned for each dimension; absent: nothing
     m.stochastic_depth = 0.0  # rate at which the last layer's branches are left out of an example; grows linearly from 0 at the first
     m.initializer_stddev = 0.02  # of the truncated normal that weights start from
     m.scale_residual_initializer = False  # divide it by sqrt(2 L) where a residual branch ends, as GPT-2 does
     m.dtype = "bfloat16"  # of the computation; parameters are float32
     m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
-    m.remat = "none"  # what the backward pass computes again: none, full (each block), dots (all but matmuls)
+    m.remat = "none"  # what the backward pass computes again: none, full (each block), dots (all but matmuls), attention (all but it), dots_attention
     m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)
 
     m.vocab_size = 30522  # text: rows of the word table; the tokenizer has at most as many tokens

@@ -11,6 +11,7 @@ from configs import base
 from configs.bert import finetune_sentiment
 from research import build
 from research.core import config as config_lib
+from research.core.sharding import MESH_AXES
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if path.name not in ("__init__.py",)]
@@ -40,8 +41,8 @@ BUILT = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS] + [name fo
 BUILT += [f"bert/finetune_sentiment.py:{way}" for way in finetune_sentiment.WAYS]
 
 
-def load(name):
-    return config_lib.parse(["test", f"--config={ROOT / 'configs'}/{name}"])[1]
+def load(name, *overrides):
+    return config_lib.parse(["test", f"--config={ROOT / 'configs'}/{name}", *overrides])[1]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -55,7 +56,8 @@ def test_models_have_the_published_number_of_parameters(name):
 @pytest.mark.short
 @pytest.mark.parametrize("name", BUILT)
 def test_every_config_builds(name):
-    config = load(name)
+    one_device = [f"--config.mesh.{axis}=1" for axis in MESH_AXES]  # some are laid out for a pod
+    config = load(name, *one_device)
     e = build.experiment(config, devices=jax.devices()[:1])
     state, means = jax.eval_shape(e.train_step, e.shapes, e.objective.example_batch)
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype or pytest.fail(f"{a} {b}"), state, e.shapes)

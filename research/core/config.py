@@ -111,7 +111,7 @@ SHARES = (
     "objective.mask_rate objective.label_smoothing data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
     "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
 )
-LESS_THAN_1 = "model.stochastic_depth model.dropout"
+LESS_THAN_1 = "model.stochastic_depth model.dropout model.attention_dropout"
 
 
 def check_fields(c):

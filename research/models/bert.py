@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
+from research.models.attention import padding_mask
 from research.models.heads import MaskedLMHead, pool
 from research.models.layers import POOLERS, Dense, Dropout, Embedding, TransformerConfig, check_choice, make_norm
 from research.models.transformer import Transformer
@@ -58,8 +59,7 @@ class Bert(nn.Module):
         if self.config.positions == "learned":
             x_BTD = x_BTD + self.position(jnp.arange(tokens_BT.shape[1]))
         x_BTD = constrain(self.dropout(self.norm(x_BTD)), "batch", "sequence", "embed")
-        mask_BTT = jnp.broadcast_to(mask_BT[:, None], (*tokens_BT.shape, tokens_BT.shape[1]))
-        return self.encoder(x_BTD, mask_BTT)[0]
+        return self.encoder(x_BTD, padding_mask(mask_BT))[0]
 
     def embed(self, inputs):
         return self._pool(self.encode(inputs), inputs["mask"])

@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.core.linen import apply
+from research.models.attention import Mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,7 @@ def pad(prompts: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
 
 def forward(decoder: Decoder, params, cache, tokens_BT, positions_BT):
     """(logits_BTV float32, cache): the model's, each token seeing the slots up to its own position."""
-    mask_BTS = jnp.arange(cache["key"].shape[2]) <= positions_BT[..., None]
-    logits_BTV, cache = apply(decoder.model, params, None, tokens_BT, positions_BT, mask_BTS, cache)
+    logits_BTV, cache = apply(decoder.model, params, None, tokens_BT, positions_BT, Mask(positions_BT=positions_BT, causal=True), cache)
     return jnp.where(jnp.arange(logits_BTV.shape[-1]) < decoder.vocab_size, logits_BTV, -jnp.inf), cache
 
 

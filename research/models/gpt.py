@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
+from research.models.attention import Mask, causal_mask
 from research.models.heads import pool
 from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, check_choice
 from research.models.transformer import Transformer
@@ -16,7 +17,7 @@ class Gpt(nn.Module):
     `inputs`: tokens (B, T) int32, mask (B, T) bool (False at padding).
     `encode`: inputs -> hidden_BTD, each token seeing those before it and itself.
     `embed`: inputs -> pooled_BD.
-    Calling it: tokens_BT and positions_BT int32, mask_BTS bool (which keys a query sees), cache or None -> (logits_BTV float32, cache).
+    Calling it: tokens_BT and positions_BT int32, mask, cache or None -> (logits_BTV float32, cache).
     Logits at t are for the token after t. With a cache S is its slots and slot s holds the token of position s (see Attention).
     """
 
@@ -50,7 +51,7 @@ class Gpt(nn.Module):
     def cache(self, batch_size: int, slots: int):
         """An empty cache: keys and values, each (L, B, S, G, K) of the computation's dtype."""
         c = self.config
-        empty = jnp.zeros((c.layers, batch_size, slots, c.key_heads, c.head_width), c.dtype)
+        empty = constrain(jnp.zeros((c.layers, batch_size, slots, c.key_heads, c.head_width), c.dtype), "layers", "batch", None, "heads", "head_dim")
         return {"key": empty, "value": empty}
 
     def encode(self, inputs):
@@ -62,22 +63,16 @@ class Gpt(nn.Module):
         check_choice("gpt", "pool", self.config.pool, ("last", "mean"))  # the first token sees itself alone
         return constrain(pool(self.encode(inputs), inputs["mask"], self.config.pool), "batch", "embed")
 
-    def _decode(self, tokens_BT, positions_BT, mask_BTS, cache):
+    def _decode(self, tokens_BT, positions_BT, mask: Mask, cache):
         x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed")
         if self.config.positions == "learned":
             x_BTD = x_BTD + self.position(positions_BT)
-        return self.decoder(constrain(self.dropout(x_BTD), "batch", "sequence", "embed"), mask_BTS, positions_BT, cache)
+        return self.decoder(constrain(self.dropout(x_BTD), "batch", "sequence", "embed"), mask, positions_BT, cache)
 
-    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
-        hidden_BTD, cache = self._decode(tokens_BT, positions_BT, mask_BTS, cache)
+    def __call__(self, tokens_BT, positions_BT, mask: Mask, cache=None):
+        hidden_BTD, cache = self._decode(tokens_BT, positions_BT, mask, cache)
         logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD)
         return constrain(logits_BTV, "batch", "sequence", "vocab"), cache
-
-
-def causal_mask(segments_BT):
-    """mask_BTS of packed rows: a token sees the tokens of its own segment up to itself. segments_BT int32, 0 at padding."""
-    T = segments_BT.shape[1]
-    return jnp.tril(jnp.ones((T, T), bool)) & (segments_BT[:, :, None] == segments_BT[:, None])
 
 
 def positions_in_segments(segments_BT):

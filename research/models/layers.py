@@ -32,6 +32,10 @@ POOLERS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each block, compute the rest again
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of the weight matmuls
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),  # keep what attention gives
+    "dots_attention": jax.checkpoint_policies.save_from_both_policies(  # keep both
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names("attention")
+    ),
 }
 
 
@@ -55,9 +59,11 @@ class TransformerConfig:
     norm_epsilon: float
     positions: str
     rotary_base: float
+    attention: str  # "auto" or one of attention.IMPLEMENTATIONS
     attention_pattern: tuple[str, ...]
     attention_window: int
     dropout: float
+    attention_dropout: float | None
     layer_scale: float | None
     stochastic_depth: float
     initializer_stddev: float
@@ -81,6 +87,7 @@ class TransformerConfig:
             ("norm_type", ("layer", "rms")),
             ("positions", ("learned", "rotary", "sincos")),
             ("activation", ACTIVATIONS),
+            ("attention", ("auto", "xla", "splash")),
             ("dtype", ("float32", "bfloat16")),
             ("remat", ("none", *REMAT_POLICIES)),
             ("pool", ("first", "mean", "last", "attention")),

@@ -1,6 +1,6 @@
 """The one Transformer (Vaswani et al., arXiv 1706.03762) under BERT, GPT and ViT.
 
-B batch, T query and S key tokens, D model width, H heads of queries and G of keys and values, K head width, F mlp width, L layers. Parameters are
+B batch, T tokens, S slots of a cache, D model width, H heads of queries and G of keys and values, K head width, F mlp width, L layers. Parameters are
 float32 and stacked over layers whether or not the stack is scanned, so that a checkpoint does not know the difference.
 """
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
+from research.models.attention import Mask, attention
 from research.models.layers import ACTIVATIONS, REMAT_POLICIES, Dense, Dropout, TransformerConfig, make_norm
 
 
@@ -21,32 +22,18 @@ def rotate(x_BTHK, positions_BT, base: float):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BTHK.dtype)
 
 
-def attention(q_BTHK, k_BSGK, v_BSGK, mask_BTS=None, drop=lambda weights: weights):
-    """softmax(q k^T / sqrt(K)) v (eq. 1), the softmax in float32. mask_BTS is True where a query may see a key; None: everywhere.
-
-    Each of the G heads of keys and values serves the H / G heads of queries beside it (arXiv 2305.13245).
-    """
-    B, T, H, K = q_BTHK.shape
-    q_BTGRK = (q_BTHK * K**-0.5).reshape(B, T, k_BSGK.shape[2], -1, K)
-    scores_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK, preferred_element_type=jnp.float32)
-    if mask_BTS is not None:
-        scores_BGRTS = jnp.where(mask_BTS[:, None, None], scores_BGRTS, jnp.finfo(jnp.float32).min)
-    weights_BGRTS = drop(jax.nn.softmax(scores_BGRTS).astype(v_BSGK.dtype))
-    return jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK).reshape(B, T, H, K)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention.
 
     With a cache (this layer's: key and value, each (B, S, G, K)) the tokens' own keys and values are written at the slots `positions_BT`
-    first, and mask_BTS speaks of all S slots.
+    first, and the mask speaks of all S slots.
     """
 
     config: TransformerConfig
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BTD, mask_BTS, positions_BT, cache=None):
+    def __call__(self, x_BTD, mask: Mask, positions_BT, cache=None):
         c = self.config
 
         def project(name, heads):
@@ -61,8 +48,9 @@ class Attention(nn.Module):
             k_BSGK = cache["key"].at[rows_B1, positions_BT].set(k_BSGK.astype(cache["key"].dtype))
             v_BSGK = cache["value"].at[rows_B1, positions_BT].set(v_BSGK.astype(cache["value"].dtype))
             cache = {"key": k_BSGK, "value": v_BSGK}
-        drop = Dropout(c.dropout, deterministic=self.deterministic)
-        out_BTHK = attention(q_BTHK, k_BSGK, v_BSGK, mask_BTS, drop)
+        rate = c.dropout if c.attention_dropout is None else c.attention_dropout
+        drop = Dropout(rate, deterministic=False) if rate and not self.deterministic else None
+        out_BTHK = attention(q_BTHK, k_BSGK, v_BSGK, mask, c.attention, drop)
         return Dense(c, (c.width,), ("heads", "head_dim", "embed"), c.residual_stddev, name="out")(out_BTHK), cache
 
 
@@ -88,11 +76,11 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BTD, mask_BTS, band_BTS, positions_BT, layer):
+    def __call__(self, x_BTD, mask: Mask, positions_BT, layer):
         c = self.config
         drop = Dropout(c.dropout, deterministic=self.deterministic)
         if "local" in layer:
-            mask_BTS = mask_BTS & (band_BTS | ~layer["local"])
+            mask = mask.replace(window=c.attention_window, banded=layer["local"])
 
         def branch_of(y_BTD, name):
             if c.layer_scale is not None:  # arXiv 2103.17239, eq. 4
@@ -116,7 +104,7 @@ class Block(nn.Module):
 
         def attend(x_BTD):
             nonlocal cache
-            y_BTD, cache = Attention(c, self.deterministic, name="attention")(x_BTD, mask_BTS, positions_BT, layer.get("cache"))
+            y_BTD, cache = Attention(c, self.deterministic, name="attention")(x_BTD, mask, positions_BT, layer.get("cache"))
             return y_BTD
 
         x_BTD = residual(x_BTD, attend, "attention")
@@ -127,24 +115,21 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """L blocks; with pre-norm a last norm.
 
-    x_BTD, mask_BTS bool (None: all see all), positions_BT int32 (None: 0, 1, ...), cache (key and value, each (L, B, S, G, K), or None) ->
-    (x_BTD, cache). With a cache S is its slots, and slot s holds the token of position s.
+    x_BTD, mask (by default all see all), positions_BT int32 (None: 0, 1, ...), cache (key and value, each (L, B, S, G, K), or None) ->
+    (x_BTD, cache). Slot s of a cache holds the token of position s.
     """
 
     config: TransformerConfig
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BTD, mask_BTS=None, positions_BT=None, cache=None):
+    def __call__(self, x_BTD, mask: Mask = Mask(), positions_BT=None, cache=None):
         c = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(x_BTD.shape[1]), x_BTD.shape[:2])
-        layer, band_BTS = {} if cache is None else {"cache": cache}, None
+        layer = {} if cache is None else {"cache": cache}
         if "local" in c.attention_pattern:
             layer["local"] = jnp.array([c.attention_pattern[i % len(c.attention_pattern)] == "local" for i in range(c.layers)])
-            keys_BS = positions_BT if cache is None else jnp.arange(cache["key"].shape[2])[None]
-            band_BTS = abs(positions_BT[:, :, None] - keys_BS[:, None]) < c.attention_window
-            mask_BTS = jnp.ones_like(band_BTS) if mask_BTS is None else mask_BTS
         if c.stochastic_depth and not self.deterministic:
             layer["skip"] = jnp.linspace(0, c.stochastic_depth, c.layers)
         block = Block
@@ -155,10 +140,10 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=c.layers,
             unroll=1 if c.scan_layers else c.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD.astype(c.dtype), mask_BTS, band_BTS, positions_BT, layer)
+        x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD.astype(c.dtype), mask, positions_BT, layer)
         return make_norm(c, "norm")(x_BTD) if c.norm == "pre" else x_BTD, cache

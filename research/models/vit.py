@@ -13,7 +13,8 @@ from flax import linen as nn
 from research.core.errors import UserError
 from research.core.sharding import constrain
 from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, bias, kernel, make_norm
-from research.models.transformer import Mlp, Transformer, attention
+from research.models.attention import attention
+from research.models.transformer import Mlp, Transformer
 
 SIZES = {  # width, layers, heads, mlp_width
     "Ti": (192, 12, 3, 768),  # arXiv 2012.12877, table 1
@@ -161,7 +162,7 @@ class AttentionPool(nn.Module):
         def project(name, x_BTD):
             return constrain(Dense(c, (c.heads, c.head_width), ("embed", "heads", "head_dim"), name=name)(x_BTD), "batch", None, "heads", "head_dim")
 
-        out_B1HK = attention(project("query", query_B1D), project("key", hidden_BTD), project("value", hidden_BTD))
+        out_B1HK = attention(project("query", query_B1D), project("key", hidden_BTD), project("value", hidden_BTD), implementation="xla")
         x_B1D = Dense(c, (c.width,), ("heads", "head_dim", "embed"), name="out")(out_B1HK)
         x_B1D = x_B1D + Mlp(c, name="mlp")(make_norm(c, "mlp_norm")(x_B1D))
         return constrain(x_B1D[:, 0], "batch", "embed")

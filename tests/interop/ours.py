@@ -16,7 +16,7 @@ from research.core import linen
 from research.core.types import view
 from research.data.tokenizer import load_tokenizer, vocabulary
 from research.interop import directory, weights
-from research.models.gpt import causal_mask
+from research.models.attention import causal_mask
 
 
 def loaded(path, **changes):

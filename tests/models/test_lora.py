@@ -7,6 +7,7 @@ from research import build
 from research.core import linen
 from research.core.errors import UserError
 from research.models import lora
+from research.models.attention import Mask
 from research.models.transformer import Attention
 from tests.tiny import tiny_config, transformer_config
 
@@ -77,7 +78,7 @@ def test_merged_does_what_unmerged_does():
     """A layer with merged kernels against x W + (alpha / rank) (x A) B, worked out beside it."""
     c = transformer_config(width=12, heads=3, use_bias=False)
     layer, x_BTD = Attention(c, True), jax.random.normal(jax.random.key(1), (2, 7, 12))
-    args = (x_BTD, None, jnp.broadcast_to(jnp.arange(7), (2, 7)))
+    args = (x_BTD, Mask(), jnp.broadcast_to(jnp.arange(7), (2, 7)))
     base, axes = linen.init(layer, jax.random.key(0), *args), linen.logical_axes(layer, *args)
     pairs = drawn(jax.tree.map(jnp.shape, lora.init(jax.random.key(0), base, axes, "(query|value|out)/kernel$", R)))
     merged, _ = layer.apply({"params": lora.merge(base, pairs, 4.0)}, *args)

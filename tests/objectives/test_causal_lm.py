@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.core.types import Vocabulary, loss_value
+from research.models.attention import Mask
 from research.models.gpt import Gpt
 from research.objectives.causal_lm import CausalLM
 from tests.tiny import transformer_config
@@ -29,7 +30,7 @@ def params(objective):
 def log_probabilities(objective, params, tokens):
     """log p(.) after each token of one document alone, in NumPy from the model's logits."""
     T = len(tokens)
-    logits, _ = objective.model.apply({"params": params}, tokens[None], np.arange(T)[None], np.tril(np.ones((1, T, T), bool)))
+    logits, _ = objective.model.apply({"params": params}, tokens[None], np.arange(T)[None], Mask(causal=True))
     logits = np.asarray(logits[0], np.float64)
     return logits, logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 

@@ -1,0 +1,175 @@
+"""Attention (Vaswani et al., arXiv 1706.03762, eq. 1): which keys a query sees, and the ways to compute it.
+
+B batch, T query and S key tokens, H heads of queries and G of keys and values, R = H / G, K head width.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.sharding import NamedSharding, PartitionSpec
+
+from research.core.errors import UserError
+from research.core.sharding import partition_spec
+
+
+@flax.struct.dataclass
+class Mask:
+    """Which keys a query sees: those of its own segment; where `causal`, those up to itself; of a band, those less than `window` away.
+
+    `segments_BT`, int32, are those of queries, and of keys where `keys_BS` is None; None: all are of one. `positions_BT`: at which key each query
+    stands; None: the t-th at the t-th. `banded`, bool: whether the band counts; None: it does. A query that sees no key gets zeros and passes
+    no gradient on.
+    """
+
+    segments_BT: jax.Array | None = None
+    keys_BS: jax.Array | None = None
+    positions_BT: jax.Array | None = None
+    banded: jax.Array | None = None
+    causal: bool = flax.struct.field(pytree_node=False, default=False)
+    window: int | None = flax.struct.field(pytree_node=False, default=None)
+
+    def allowed(self, T: int, S: int):
+        """(B or 1, T, S) bool, True where a query sees a key; None where every one sees all."""
+        parts = []
+        if self.segments_BT is not None:
+            keys_BS = self.segments_BT if self.keys_BS is None else self.keys_BS
+            parts.append(self.segments_BT[:, :, None] == keys_BS[:, None])
+        if self.causal or self.window is not None:
+            positions_BT = jnp.arange(T)[None] if self.positions_BT is None else self.positions_BT
+            behind_BTS = positions_BT[:, :, None] - jnp.arange(S)
+            parts += [behind_BTS >= 0] if self.causal else []
+            if self.window is not None:
+                band_BTS = abs(behind_BTS) < self.window
+                parts.append(band_BTS if self.banded is None else band_BTS | ~self.banded)
+        return functools.reduce(jnp.logical_and, parts) if parts else None
+
+
+def causal_mask(segments_BT) -> Mask:
+    """Of packed rows: a token sees the tokens of its own segment up to itself. segments_BT int32, 0 at padding."""
+    return Mask(segments_BT, causal=True)
+
+
+def padding_mask(mask_BT) -> Mask:
+    """Every token sees the real ones: where mask_BT, bool, is True."""
+    return Mask(jnp.ones(mask_BT.shape, jnp.int32), mask_BT.astype(jnp.int32))
+
+
+def attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask = Mask(), implementation: str = "auto", drop=None):
+    """softmax(q k^T / sqrt(K)) v -> (B, T, H, K), the softmax in float32.
+
+    Each of the G heads of keys and values serves the H / G heads of queries beside it (arXiv 2305.13245). `drop` is applied to the weights. `implementation`:
+    a row of IMPLEMENTATIONS, or auto: splash on a TPU where it can be (tokens enough, no dropout, no cache), else xla.
+    """
+    B, T, H, K = q_BTHK.shape
+    can_splash = drop is None and mask.positions_BT is None and T == k_BSGK.shape[1]
+    if implementation == "auto":
+        implementation = "splash" if platform() == "tpu" and can_splash and T >= 128 else "xla"
+    if implementation == "splash" and mask.positions_BT is not None:
+        implementation = "xla"  # token by token from a cache there is nothing to gain
+    if implementation == "splash" and not can_splash:
+        raise UserError("model.attention=splash drops no attention weights and has as many queries as keys: set model.attention_dropout=0, or leave it at auto.")
+    return IMPLEMENTATIONS[implementation](q_BTHK * K**-0.5, k_BSGK, v_BSGK, mask, **({} if drop is None else {"drop": drop}))
+
+
+def platform() -> str:
+    """Where the computation will run: on the devices of the mesh in force, which need not be here, else on those that are."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def xla_attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask, drop=lambda weights: weights):
+    """As the formula says; the compiler fuses what it can. All T x S weights are in memory."""
+    B, T, H, K = q_BTHK.shape
+    q_BTGRK = q_BTHK.reshape(B, T, k_BSGK.shape[2], -1, K)
+    scores_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK, preferred_element_type=jnp.float32)
+    allowed_BTS = mask.allowed(T, k_BSGK.shape[1])
+    if allowed_BTS is not None:
+        scores_BGRTS = jnp.where(allowed_BTS[:, None, None], scores_BGRTS, jnp.finfo(jnp.float32).min)
+    weights_BGRTS = drop(jax.nn.softmax(scores_BGRTS).astype(v_BSGK.dtype))
+    out_BTHK = jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK).reshape(B, T, H, K)
+    return checkpoint_name(_zero_where_blind(out_BTHK, mask, k_BSGK.shape[1]), "attention")
+
+
+def _zero_where_blind(out_BTHK, mask: Mask, S: int):
+    if mask.keys_BS is None:
+        return out_BTHK  # every query sees itself at least
+    return jnp.where(mask.allowed(out_BTHK.shape[1], S).any(-1)[..., None, None], out_BTHK, 0)
+
+
+def splash_attention(q_BTHK, k_BTGK, v_BTGK, mask: Mask):
+    """Pallas's kernel for TPUs (after FlashAttention-2, arXiv 2307.08691): weights are never in memory, blocks that causality or band empty are left out.
+
+    Elsewhere than on a TPU it is interpreted, which is slow and for tests. Each device has its own rows and heads, and its part of the queries.
+    """
+    if mask.banded is not None:
+        branches = (functools.partial(splash_attention, mask=mask.replace(banded=None, window=window)) for window in (mask.window, None))
+        return jax.lax.cond(mask.banded, *branches, q_BTHK, k_BTGK, v_BTGK)
+    T = q_BTHK.shape[1]
+    padding = -T % 128  # a block has 128 tokens or a multiple
+    segments_BT, keys_BT = mask.segments_BT, mask.segments_BT if mask.keys_BS is None else mask.keys_BS
+    if padding and segments_BT is None:
+        segments_BT = keys_BT = jnp.zeros(q_BTHK.shape[:2], jnp.int32)
+    segments = None
+    if segments_BT is not None:  # padding is of a segment that no token has
+        segments = splash.SegmentIds(*(jnp.pad(x, ((0, 0), (0, padding)), constant_values=fill) for x, fill in ((segments_BT, -1), (keys_BT, -2))))
+    q_BHTK, k_BGTK, v_BGTK = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
+    with jax.named_scope(f"visible_{_visible(T, mask):.3f}"):  # by which research/compile/kernels.py knows what the kernels cost
+        out_BHTK = _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask)
+    return _zero_where_blind(out_BHTK.swapaxes(1, 2)[:, :T], mask, T)
+
+
+def _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask: Mask):
+    """Each device runs the kernel on its rows, heads and queries; keys and values come whole to each."""
+    run = lambda kernel, *args: jax.vmap(kernel)(*args)
+    rules, mesh = nn.get_logical_axis_rules(), jax.sharding.get_abstract_mesh()
+    if not rules:
+        return run(_splash_kernel(q_BHTK.shape[1:3], 1, mask), q_BHTK, k_BGTK, v_BGTK, segments)
+    spec = lambda *axes: partition_spec(axes, rules)
+    of_queries, of_keys = spec("batch", "heads", "sequence", "head_dim"), spec("batch", "heads", None, "head_dim")
+    of_segments = None if segments is None else splash.SegmentIds(spec("batch", "sequence"), spec("batch", None))
+    _, heads, length, _ = NamedSharding(mesh, of_queries).shard_shape(q_BHTK.shape)
+    kernel = _splash_kernel((heads, q_BHTK.shape[2]), q_BHTK.shape[2] // length, mask)
+    of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
+    specs = (of_kernel, of_queries, of_keys, of_keys, of_segments)
+    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=of_queries, check_vma=False)(kernel, q_BHTK, k_BGTK, v_BGTK, segments)
+
+
+def _splash_kernel(heads_and_length: tuple[int, int], parts: int, mask: Mask):
+    """The kernel for so many heads and tokens, its queries to be split in `parts`."""
+    heads, length = heads_and_length
+    block = next(size for size in (512, 256, 128) if (length // parts) % size == 0)
+    if not _by_place(mask):  # each part is a kernel of its own
+        one, parts = splash.FullMask((length // parts, length)), 1
+    elif mask.window is not None:
+        one = splash.LocalMask((length, length), (mask.window - 1, 0 if mask.causal else mask.window - 1), 0, shard_count=parts)
+    else:
+        one = splash.CausalMask((length, length), shard_count=parts)
+    blocks = splash.BlockSizes(**dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"), block))
+    return splash.make_splash_mha(
+        splash.MultiHeadMask([one] * heads),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=parts,
+        residual_checkpoint_name="attention",
+        interpret=platform() != "tpu",
+    )
+
+
+def _by_place(mask: Mask) -> bool:
+    """Whether what a query sees depends on where it stands."""
+    return mask.causal or mask.window is not None
+
+
+def _visible(T: int, mask: Mask) -> float:
+    """The share of all pairs of a query and a key that causality and band leave."""
+    behind = T if mask.window is None else min(mask.window, T)
+    one_side = (behind * (behind + 1) / 2 + (T - behind) * behind) / T**2
+    return one_side if mask.causal else 1.0 if mask.window is None else 2 * one_side - 1 / T
+
+
+IMPLEMENTATIONS = {"xla": xla_attention, "splash": splash_attention}
