@@ -35,7 +35,7 @@ def model_fields():
     m.scale_residual_initializer = False  # divide it by sqrt(2 L) where a residual branch ends, as GPT-2 does
     m.dtype = "bfloat16"  # of the computation; parameters are float32
     m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
-    m.remat = "none"  # what the backward pass computes again: none, full (each block), dots (all but matmuls), attention (all but it), dots_attention
+    m.remat = "none"  # what the backward pass computes again: none, or what is not kept: REMAT_POLICIES in research/models/layers.py (full, dots, attention, projections, matmuls, offload)
     m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)
 
     m.vocab_size = 30522  # text: rows of the word table; the tokenizer has at most as many tokens

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from research import tables
 from research.compile import chips, flops
+from research.compile.options import compiler_options
 from research.core import config as config_lib
 from research.core import linen, sharding
 from research.core.config import look_up
@@ -128,7 +129,7 @@ class Experiment:
                 spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
                 loss = lambda params, batch: self.objective.loss_fn(params, batch, jax.random.key(0))
                 units = batch["tokens"].size if "tokens" in batch else len(batch["valid"])
-                known[shape] = units, passes * flops.count_flops(loss, self.own(self.shapes.params), spec)
+                known[shape] = units, passes * flops.count_flops(loss, self.own(self.shapes.params), spec, dense=True)
             return known[shape]
 
         return of
@@ -164,14 +165,17 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     shapes = jax.eval_shape(init)
     shardings = state.state_shardings(shapes, axes, mesh, rules)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    options = compiler_options(list(mesh.devices.flat))
     train_step = jax.jit(
         step.make_train_step(trained.loss_fn, transform, rate, c.seed, o.accumulate, o.ema_decay, frozen),
         in_shardings=(shardings, batch),
         out_shardings=(shardings, whole),
         donate_argnums=0,
+        compiler_options=options,
     )
     measure = step.make_eval_step(what.loss_fn)
-    e = Experiment(c, mesh, rules, what, trained, frozen, init, shapes, shardings, train_step, jax.jit(measure, out_shardings=whole))
+    eval_step = jax.jit(measure, out_shardings=whole, compiler_options=options)
+    e = Experiment(c, mesh, rules, what, trained, frozen, init, shapes, shardings, train_step, eval_step)
     for name in c.probe.evaluators:
         look_up(EVALUATORS, name, "probe.evaluators")
     _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))

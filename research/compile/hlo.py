@@ -55,7 +55,7 @@ class Program:
     entry: str
 
     def runs(self) -> Iterator[tuple[str, Instruction, float]]:
-        """(computation, instruction, times it runs) of everything outside fusions. Of the branches of a conditional all count, as if each were taken."""
+        """(computation, instruction, times it runs) of everything outside fusions, the branches of a conditional being taken equally often."""
         yield from self._runs(self.entry, 1.0)
 
     def _runs(self, name: str, times: float):
@@ -66,8 +66,9 @@ class Program:
             elif instruction.opcode == "call":
                 yield from self._runs(instruction.named("to_apply"), times)
             elif instruction.opcode == "conditional":
-                for branch in self.branches(instruction):
-                    yield from self._runs(branch, times)
+                branches = self.branches(instruction)
+                for branch in branches:
+                    yield from self._runs(branch, times / len(branches))
 
     def branches(self, conditional: Instruction) -> list[str]:
         listed = re.search(r"branch_computations=\{([^}]*)\}", conditional.attributes)
@@ -125,20 +126,25 @@ class Program:
 
 def parse(text: str) -> Program:
     """The text of a scheduled HLO module (`compiled.as_text()`) as a Program."""
-    computations, entry, current = {}, None, None
+    computations, entry, current, pending = {}, None, None, []
     for line in text.splitlines():
         if current is None:
             if begins := _COMPUTATION.match(line):
                 current = computations[begins[2]] = {}
                 entry = begins[2] if begins[1] else entry
-        elif line.startswith("}"):
-            current = None
-        elif begins := _INSTRUCTION.match(line):
-            current[begins[2]] = _instruction(begins, line[begins.end() :])
+        elif line == "}" or _INSTRUCTION.match(line):
+            if pending:
+                instruction = _instruction("\n".join(pending))
+                current[instruction.name] = instruction
+            current, pending = (None, []) if line == "}" else (current, [line])
+        else:  # the attributes of some kernels go on for lines
+            pending.append(line)
     return Program(computations, entry)
 
 
-def _instruction(begins, rest: str) -> Instruction:
+def _instruction(text: str) -> Instruction:
+    begins = _INSTRUCTION.match(text)
+    rest = text[begins.end() :]
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shapes = tuple(map(_shape, _SHAPE.finditer(rest[:end])))
     opcode, _, rest = rest[end:].strip().partition("(")

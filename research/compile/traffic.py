@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from research.compile.hlo import Instruction, Program
+from research.compile.kernels import kernel_flops
 
 # What a device sends of V bytes in a ring of n. V: what comes out of an all-gather, what goes into the others.
 SENT = {
@@ -124,7 +125,7 @@ def operations(program: Program) -> list[tuple[float, float, float]]:
     found = []
     for name, i, times in program.runs():
         computation = program.computations[name]
-        flops = _product_flops(computation, i) + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
+        flops = _product_flops(computation, i) + _kernel_flops(computation, i) + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
         moved = 0.0 if i.opcode in _FREE or i.opcode.endswith("-done") else _hbm_bytes(program, computation, i)
         if flops or moved:
             found.append((flops, moved, times))
@@ -189,6 +190,14 @@ def _read(program: Program, inner, value: Instruction) -> float:
             elif user.opcode != "dynamic-update-slice" or position != 0:  # what is updated in place is not read
                 total += whole
     return min(total, whole)
+
+
+def _kernel_flops(computation, i: Instruction) -> float:
+    if i.opcode != "custom-call" or 'custom_call_target="tpu_custom_call"' not in i.attributes:
+        return 0.0
+    path = re.search(r'op_name="([^"]*)"', i.attributes)
+    shapes = [computation[name].shapes[0] for name in i.operands]
+    return kernel_flops(f"{path[1] if path else ''}/{i.name}", [(shape.dtype, shape.dims) for shape in shapes])
 
 
 def _fused(program: Program, i: Instruction):

@@ -1,7 +1,7 @@
 """Which array dimension lies on which mesh axis.
 
-Parameters and activations name their dimensions by logical axes (batch, sequence, embed, heads, head_dim, mlp, vocab,
-layers, rank). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
+Parameters and activations name their dimensions by logical axes (batch, sequence, stream: the sequence between blocks, embed, heads, head_dim,
+mlp, vocab, layers, rank). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
 The first rule whose mesh axes are still free wins, so `embed` is split over `fsdp` in a parameter and, where `batch` has taken
 `fsdp` already, whole in an activation.
 """
@@ -16,16 +16,17 @@ from research.core.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
-_BATCH = (("batch", ("data", "fsdp")), ("sequence", "context"))
+_BATCH = (("batch", ("data", "fsdp")), ("sequence", "context"), ("stream", "context"))
 _WHOLE = tuple((axis, None) for axis in ("embed", "heads", "head_dim", "mlp", "vocab", "layers", "rank"))
 _FSDP = (("embed", "fsdp"),)
-_TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"))
+# Between the blocks, where nothing is split by heads, a device keeps a part of the tokens (arXiv 2205.05198, section 4.2.2).
+_TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"), ("stream", ("context", "tensor")))
 
 PRESETS = {
     "dp": _BATCH + _WHOLE,
     "fsdp": _BATCH + _FSDP + _WHOLE,
-    "tp": _BATCH + _TENSOR + _WHOLE,
-    "fsdp_tp": _BATCH + _FSDP + _TENSOR + _WHOLE,
+    "tp": _TENSOR + _BATCH + _WHOLE,
+    "fsdp_tp": _TENSOR + _BATCH + _FSDP + _WHOLE,
 }
 
 
@@ -114,10 +115,10 @@ def constrain(x, *axes):
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules)) if rules else x
 
 
-def is_whole(axis: str) -> bool:
-    """Whether each device has all of the logical axis, under the rules and the mesh in force."""
+def parts(axis: str) -> int:
+    """In how many parts the rules and the mesh in force split a logical axis."""
     rules = nn.get_logical_axis_rules()
-    return not rules or shards(NamedSharding(jax.sharding.get_abstract_mesh(), partition_spec((axis,), rules)), 0) == 1
+    return shards(NamedSharding(jax.sharding.get_abstract_mesh(), partition_spec((axis,), rules)), 0) if rules else 1
 
 
 def shards(sharding: NamedSharding, dimension: int) -> int:

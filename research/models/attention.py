@@ -8,6 +8,7 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -118,7 +119,7 @@ def splash_attention(q_BTHK, k_BTGK, v_BTGK, mask: Mask):
     if segments_BT is not None:  # padding is of a segment that no token has
         segments = splash.SegmentIds(*(jnp.pad(x, ((0, 0), (0, padding)), constant_values=fill) for x, fill in ((segments_BT, -1), (keys_BT, -2))))
     q_BHTK, k_BGTK, v_BGTK = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
-    with jax.named_scope(f"visible_{_visible(T, mask):.3f}"):  # by which research/compile/kernels.py knows what the kernels cost
+    with jax.named_scope(f"visited_{_visited(T + padding, mask):.4f}"):  # by which research/compile/kernels.py knows what the kernels cost
         out_BHTK = _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask)
     return _zero_where_blind(out_BHTK.swapaxes(1, 2)[:, :T], mask, T)
 
@@ -142,7 +143,7 @@ def _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask: Mask):
 def _splash_kernel(heads_and_length: tuple[int, int], parts: int, mask: Mask):
     """The kernel for so many heads and tokens, its queries to be split in `parts`."""
     heads, length = heads_and_length
-    block = next(size for size in (512, 256, 128) if (length // parts) % size == 0)
+    block = _block(length // parts)
     if not _by_place(mask):  # each part is a kernel of its own
         one, parts = splash.FullMask((length // parts, length)), 1
     elif mask.window is not None:
@@ -165,11 +166,18 @@ def _by_place(mask: Mask) -> bool:
     return mask.causal or mask.window is not None
 
 
-def _visible(T: int, mask: Mask) -> float:
-    """The share of all pairs of a query and a key that causality and band leave."""
-    behind = T if mask.window is None else min(mask.window, T)
-    one_side = (behind * (behind + 1) / 2 + (T - behind) * behind) / T**2
-    return one_side if mask.causal else 1.0 if mask.window is None else 2 * one_side - 1 / T
+def _visited(length: int, mask: Mask) -> float:
+    """The share of all blocks in which causality and band leave something to see."""
+    block = _block(length)
+    ahead = np.arange(length // block) - np.arange(length // block)[:, None]  # blocks by which keys are ahead of queries
+    seen = ahead <= 0 if mask.causal else np.ones(ahead.shape, bool)
+    if mask.window is not None:
+        seen &= np.maximum((abs(ahead) - 1) * block + 1, 0) < mask.window
+    return seen.mean()
+
+
+def _block(length: int) -> int:
+    return next(size for size in (512, 256, 128) if length % size == 0)
 
 
 IMPLEMENTATIONS = {"xla": xla_attention, "splash": splash_attention}

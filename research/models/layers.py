@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.errors import UserError
-from research.core.sharding import constrain, is_whole
+from research.core.sharding import constrain, parts
 
 
 def activation(function):
@@ -29,12 +29,20 @@ ACTIVATIONS = {
 
 POOLERS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
+_keep = jax.checkpoint_policies.save_only_these_names
+
+# What of a block is kept for the backward pass besides its input; the rest is computed again. Names are given where the values arise (`checkpoint_name`).
 REMAT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each block, compute the rest again
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of the weight matmuls
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),  # keep what attention gives
-    "dots_attention": jax.checkpoint_policies.save_from_both_policies(  # keep both
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names("attention")
+    "full": jax.checkpoint_policies.nothing_saveable,  # nothing
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # the results of the weight matmuls, as they come
+    "attention": _keep("attention"),  # what attention gives
+    "projections": _keep("attention", "projection", "branch"),  # queries, keys, values too, and the results of the branches, split as the stream is
+    "matmuls": _keep("attention", "projection", "branch", "up"),  # all matmuls: what is between them is computed again
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as `projections`, in the memory of the host
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["attention", "projection", "branch"],
+        offload_src="device",
+        offload_dst="pinned_host",
     ),
 }
 
@@ -142,7 +150,7 @@ class Dense(nn.Module):
         initializer = kernel(c.initializer_stddev if self.stddev is None else self.stddev, *self.axes)
         weight = self.param("kernel", initializer, (*x.shape[x.ndim - inputs :], *self.outputs))
         out_dtype, leading = self.out_dtype or c.dtype, x.shape[: x.ndim - inputs]
-        if is_whole("sequence"):  # a product with one row a token: its gradients need no transposed copy, of which XLA makes many on CPUs
+        if parts("sequence") == 1:  # a product with one row a token: its gradients need no transposed copy, of which XLA makes many on CPUs
             x = x.reshape(-1, *x.shape[x.ndim - inputs :])
         y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype).reshape(*leading, *self.outputs)
         if c.use_bias if self.use_bias is None else self.use_bias:

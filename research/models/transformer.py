@@ -7,8 +7,9 @@ float32 and stacked over layers whether or not the stack is scanned, so that a c
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
-from research.core.sharding import constrain
+from research.core.sharding import constrain, parts
 from research.models.attention import Mask, attention
 from research.models.layers import ACTIVATIONS, REMAT_POLICIES, Dense, Dropout, TransformerConfig, make_norm
 
@@ -38,7 +39,7 @@ class Attention(nn.Module):
 
         def project(name, heads):
             x_BTHK = Dense(c, (heads, c.head_width), ("embed", "heads", "head_dim"), name=name)(x_BTD)
-            return constrain(x_BTHK, "batch", "sequence", "heads", "head_dim")
+            return checkpoint_name(constrain(x_BTHK, "batch", "sequence", "heads", "head_dim"), "projection")
 
         q_BTHK, k_BSGK, v_BSGK = project("query", c.heads), project("key", c.key_heads), project("value", c.key_heads)
         if c.positions == "rotary":
@@ -60,10 +61,15 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_BTD):
         c = self.config
-        h_BTF = ACTIVATIONS[c.activation](Dense(c, (c.mlp_width,), ("embed", "mlp"), name="gate" if c.gated_mlp else "up")(x_BTD))
+
+        def project(name):
+            h_BTF = Dense(c, (c.mlp_width,), ("embed", "mlp"), name=name)(x_BTD)
+            return checkpoint_name(constrain(h_BTF, "batch", "sequence", "mlp"), "up")
+
+        h_BTF = ACTIVATIONS[c.activation](project("gate" if c.gated_mlp else "up"))
         if c.gated_mlp:
-            h_BTF = h_BTF * Dense(c, (c.mlp_width,), ("embed", "mlp"), name="up")(x_BTD)
-        return Dense(c, (c.width,), ("mlp", "embed"), c.residual_stddev, name="down")(constrain(h_BTF, "batch", "sequence", "mlp"))
+            h_BTF = h_BTF * project("up")
+        return Dense(c, (c.width,), ("mlp", "embed"), c.residual_stddev, name="down")(h_BTF)
 
 
 class Block(nn.Module):
@@ -92,13 +98,16 @@ class Block(nn.Module):
             keep = 1 - layer["skip"]  # stochastic depth (arXiv 1603.09382), scaled in training as dropout is
             return y_BTD * (jax.random.bernoulli(self.make_rng("dropout"), keep, (len(y_BTD), 1, 1)) / keep).astype(y_BTD.dtype)
 
+        stream = "sequence" if x_BTD.shape[1] % parts("stream") else "stream"
+        between = lambda x_BTD: constrain(x_BTD, "batch", stream, "embed")
+        within = lambda x_BTD: constrain(x_BTD, "batch", "sequence", "embed")
+        result = lambda x_BTD: checkpoint_name(between(x_BTD), "branch")
+
         def residual(x_BTD, branch, name):
             norm = make_norm(c, f"{name}_norm")
             if c.norm == "post":
-                x_BTD = norm(x_BTD + branch_of(branch(x_BTD), name))
-            else:
-                x_BTD = x_BTD + branch_of(branch(norm(x_BTD)), name)
-            return constrain(x_BTD, "batch", "sequence", "embed")
+                return between(norm(x_BTD + branch_of(result(branch(within(x_BTD))), name)))
+            return between(x_BTD + branch_of(result(branch(within(norm(x_BTD)))), name))
 
         cache = None
 
@@ -146,4 +155,4 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD.astype(c.dtype), mask, positions_BT, layer)
-        return make_norm(c, "norm")(x_BTD) if c.norm == "pre" else x_BTD, cache
+        return constrain(make_norm(c, "norm")(x_BTD) if c.norm == "pre" else x_BTD, "batch", "sequence", "embed"), cache
