@@ -127,6 +127,7 @@ def measured(e: build.Experiment, name: str, step, args, chip) -> dict:
         "available": available,
         "flops": c.flops,
         "hbm_bytes": c.hbm_bytes,
+        "host_bytes": c.host_bytes,
         "collectives": [
             {"kind": kind, "axes": list(axes), "network": network, "asynchronous": asynchronous, "count": count, "bytes": moved}
             for (kind, axes, network, asynchronous), (count, moved) in sorted(exchanged.items())

@@ -30,6 +30,7 @@ class Cost:
     memory: float
     flops: float
     hbm_bytes: float
+    host_bytes: float  # to and from its memory
     collectives: tuple[traffic.Collective, ...]
     times: roofline.Times | None  # None for a chip that is not in the table
     rematerialized: int
@@ -50,15 +51,16 @@ def cost(step, args, mesh: Mesh, chip: Chip | None) -> Cost:
     seconds = time.perf_counter() - start
     program = hlo.parse(compiled.as_text())
     operations, collectives = traffic.operations(program), traffic.collectives(program, mesh)
-    flops, moved = (sum(n * each[k] for each in operations for n in each[2:]) for k in (0, 1))
+    flops, hbm, host = (sum(o.times * o[k] for o in operations) for k in range(3))
     m = compiled.memory_analysis()
     return Cost(
         seconds,
         m.peak_memory_in_bytes or m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
         flops,
-        moved,
+        hbm,
+        host,
         tuple(collectives),
-        chip and roofline.times(operations, collectives, mesh, chip, 0.0),
+        chip and roofline.times(operations, collectives, mesh, chip),
         rematerialized,
         sum(i.opcode == "while" and program.trips(name, i) is None for name, i, _ in program.runs()),
     )

@@ -132,11 +132,11 @@ def parse(text: str) -> Program:
             if begins := _COMPUTATION.match(line):
                 current = computations[begins[2]] = {}
                 entry = begins[2] if begins[1] else entry
-        elif line == "}" or _INSTRUCTION.match(line):
+        elif (ends := line == "}" or line.startswith("}, execution_thread")) or _INSTRUCTION.match(line):
             if pending:
                 instruction = _instruction("\n".join(pending))
                 current[instruction.name] = instruction
-            current, pending = (None, []) if line == "}" else (current, [line])
+            current, pending = (None, []) if ends else (current, [line])
         else:  # the attributes of some kernels go on for lines
             pending.append(line)
     return Program(computations, entry)

@@ -61,6 +61,7 @@ def work(found: dict, train: dict) -> list[str]:
     rows.append(["  hardware FLOPs, as written", f"{once:.3e}", f"{once / devices:.3e}"])
     rows.append(["  hardware FLOPs, as compiled", f"{hardware:.3e}", f"{train['flops']:.3e}"])
     rows.append(["  HBM traffic, GB", "", f"{train['hbm_bytes'] / 1e9:,.1f}"])
+    rows += [["  to and from the host, GB", "", f"{train['host_bytes'] / 1e9:,.1f}"]] if train["host_bytes"] else []
     return table(rows)
 
 

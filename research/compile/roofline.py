@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from research.compile.chips import Chip
-from research.compile.traffic import Collective
+from research.compile.traffic import Collective, Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,13 @@ class Times:
         return max(self.operations, sum(self.hidden.values())) + sum(self.waited.values())
 
 
-def times(operations: list[tuple[float, float, float]], collectives: list[Collective], mesh: Mesh, chip: Chip, kernel_flops: float) -> Times:
-    """`operations`: (FLOPs, bytes of HBM, times) each. `kernel_flops`: of kernels whose FLOPs the compiler does not see."""
-    compute, memory = kernel_flops / chip.flops, 0.0
-    in_turn = compute
-    for flops, moved, n in operations:
-        compute += n * flops / chip.flops
-        memory += n * moved / chip.hbm_bandwidth
-        in_turn += n * max(flops / chip.flops, moved / chip.hbm_bandwidth)
+def times(operations: list[Operation], collectives: list[Collective], mesh: Mesh, chip: Chip) -> Times:
+    compute = memory = in_turn = 0.0
+    for o in operations:
+        seconds = o.flops / chip.flops, o.hbm / chip.hbm_bandwidth
+        compute += o.times * seconds[0]
+        memory += o.times * seconds[1]
+        in_turn += o.times * max(seconds)
     hidden, waited, known = {}, {}, {}
     for c in collectives:
         if (c.axes, c.over_dcn) not in known:

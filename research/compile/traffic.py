@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
-from research.compile.hlo import Instruction, Program
+from research.compile.hlo import Instruction, Program, Shape
 from research.compile.kernels import kernel_flops
 
 # What a device sends of V bytes in a ring of n. V: what comes out of an all-gather, what goes into the others.
@@ -115,10 +116,19 @@ def _span(groups: np.ndarray, mesh: Mesh) -> tuple[tuple[str, ...], bool]:
     return tuple(axis for axis, v in zip(mesh.axis_names, varies) if v), bool((slices != slices[:, :1]).any())
 
 
-def operations(program: Program) -> list[tuple[float, float, float]]:
-    """(FLOPs, bytes of HBM, times) of every operation outside fusions, on one device.
+class Operation(NamedTuple):
+    """On one device, each time. hbm, host: bytes read from and written to the memory of the device, and moved to and from that of the host."""
 
-    FLOPs are those of matrix products and convolutions, a multiply-add being two; what several devices compute alike counts on each. A
+    flops: float
+    hbm: float
+    host: float
+    times: float
+
+
+def operations(program: Program) -> list[Operation]:
+    """Every operation of the program outside fusions.
+
+    FLOPs are those of matrix products, convolutions and kernels, a multiply-add being two; what several devices compute alike counts on each. A
     fusion reads its operands once and writes its results once; of an operand that it only slices the slice counts, of an update in place what it
     writes. What stays on the chip is free.
     """
@@ -126,9 +136,10 @@ def operations(program: Program) -> list[tuple[float, float, float]]:
     for name, i, times in program.runs():
         computation = program.computations[name]
         flops = _product_flops(computation, i) + _kernel_flops(computation, i) + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
-        moved = 0.0 if i.opcode in _FREE or i.opcode.endswith("-done") else _hbm_bytes(program, computation, i)
-        if flops or moved:
-            found.append((flops, moved, times))
+        free = i.opcode in _FREE or i.opcode.endswith("-done")
+        hbm, host = (0.0, 0.0) if free else (_hbm_bytes(program, computation, i), _host_bytes(computation, i))
+        if flops or hbm or host:
+            found.append(Operation(flops, hbm, host, times))
     return found
 
 
@@ -137,11 +148,24 @@ def _hbm_bytes(program: Program, computation, i: Instruction) -> float:
         return 2 * _in_hbm(i.shapes)
     if i.opcode == "dynamic-update-slice":
         return 2 * _in_hbm(computation[i.operands[1]].shapes)
-    if i.opcode in ("copy-start", "slice-start"):
-        return sum(i.shapes[1].bytes for shape in i.shapes[:2] if shape.space == 0)
+    if i.opcode in _MOVES:
+        ends = (computation[i.operands[1 if "update" in i.opcode else 0]].shapes[0], i.shapes[1] if i.opcode == "copy-start" else i.shapes[-2])
+        return sum(_moved(computation, i).bytes for end in ends if end.space == 0)
     if i.opcode == "fusion":
         return _fusion_bytes(program, computation, i)
     return sum(_in_hbm(computation[operand].shapes) for operand in i.operands if operand in computation) + _in_hbm(i.shapes)
+
+
+_MOVES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")  # from one memory to another
+_HOST = 5
+
+
+def _moved(computation, i: Instruction) -> Shape:
+    return computation[i.operands[1]].shapes[0] if i.opcode == "dynamic-update-slice-start" else i.shapes[1 if i.opcode in ("copy-start", "slice-start") else -2]
+
+
+def _host_bytes(computation, i: Instruction) -> float:
+    return _moved(computation, i).bytes if i.opcode in _MOVES and any(shape.space == _HOST for shape in i.shapes) else 0.0
 
 
 def _in_hbm(shapes) -> float:

@@ -38,9 +38,9 @@ REMAT_POLICIES = {
     "attention": _keep("attention"),  # what attention gives
     "projections": _keep("attention", "projection", "branch"),  # queries, keys, values too, and the results of the branches, split as the stream is
     "matmuls": _keep("attention", "projection", "branch", "up"),  # all matmuls: what is between them is computed again
-    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as `projections`, in the memory of the host
-        names_which_can_be_saved=[],
-        names_which_can_be_offloaded=["attention", "projection", "branch"],
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as `projections`, most of it in the memory of the host
+        names_which_can_be_saved=["attention"],
+        names_which_can_be_offloaded=["projection", "branch"],
         offload_src="device",
         offload_dst="pinned_host",
     ),
