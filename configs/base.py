@@ -72,6 +72,7 @@ def get_config():
     c.objective.whole_word = False  # masked_lm: hide all pieces of a word or none
     c.objective.next_sentence = True  # masked_lm: add the next-sentence loss
     c.objective.z_loss = 0.0  # causal_lm: weight of log(Z)^2, which keeps logits from drifting (arXiv 2204.02311, section 5)
+    c.objective.loss_chunks = 1  # causal_lm: parts of the tokens of a row, of which one has its logits in memory at a time
     c.objective.label_smoothing = 0.0  # causal_lm, classification: probability taken from the label and spread over all
     c.objective.classes = 2  # classification: labels there are
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none

@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import jax
 from flax import linen as nn
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import FrozenConfigDict
 
 from research import tables
 from research.compile import chips, flops
@@ -305,10 +305,10 @@ def probe_metric(name: str) -> str:
 
 def probe_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The labelled examples of a split of the probe's data set, `probe.limit` at most, chosen at random but always the same."""
-    p, own = config.probe, ConfigDict(config)
-    fields = ("name", "dir", "text_field", "image_field", "label_field")
-    own.data.update(source=p.source, **{field: p[field] for field in fields if p[field] is not None})
-    examples = look_up(SOURCES, p.source, "probe.source")(FrozenConfigDict(own), corpus.of(own), split, config.data.length, False)
+    p = config.probe
+    fields = [field for field in ("name", "dir", "text_field", "image_field", "label_field", "source") if p[field] is not None]
+    own = config_lib.changed(config, {f"data.{field}": p[field] for field in fields})
+    examples = look_up(SOURCES, p.source, "probe.source")(own, corpus.of(own), split, config.data.length, False)
     corpus.manifest[f"probe/{split}"] = examples.manifest
     chosen = grain.MapDataset.range(len(examples)).seed(0).shuffle().slice(slice(0, p.limit)).random_map(examples.example)
     if "label" not in chosen[0]:

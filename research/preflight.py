@@ -1,9 +1,10 @@
 """Will it fit, how fast will it go, what holds it up: asked before the machine is rented.
 
-    python -m research.preflight --config=configs/gpt/gpt3_175b.py --topology=v5p:8x8x16 [--slices=2] [--json=FILE] [--config.FIELD=VALUE ...]
+    python -m research.preflight --config=configs/gpt/gpt3_175b.py --topology=v5p:8x8x16 [--slices=2] [--json=FILE] [--fit] [--config.FIELD=VALUE ...]
 
 Compiles the real steps of a config for the TPUs v4, v5e, v5p, v6e, tpu7x (which need not be there), for cpu:N or for the gpu here, and reads
-what came out: memory, FLOPs, traffic, collectives, and how long a step takes.
+what came out: memory, FLOPs, traffic, collectives, and how long a step takes. --fit tries microbatches, rematerialization and splits of the mesh for the
+fastest layout that fits, which takes some minutes.
 """
 
 import importlib.metadata
@@ -14,12 +15,12 @@ import sys
 import jax
 import jax.numpy as jnp
 from absl import flags
+from tqdm import tqdm
 
 from research import build
-from research.compile import chips, topology
+from research.compile import chips, fit, report, topology
 from research.compile.cost import OutOfMemory, cost, device_bytes
 from research.compile.flops import count_flops
-from research.compile.report import lines
 from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.core.sharding import partition_spec, path_name
@@ -32,11 +33,23 @@ def main(argv):
         raise UserError("say where it is to run: --topology=v5p:8x8x16 for instance, or cpu:8, or gpu.")
     topology.prepare(name)
     values, config = config_lib.parse(argv, define)
-    e = build.experiment(config, devices=topology.devices(name, values.slices))
-    found = {"topology": name, "slices": values.slices} | examine(e)
-    print("\n".join(lines(found)))
+    devices = topology.devices(name, values.slices)
+    found = {"topology": name, "slices": values.slices}
+    layouts = config, len(devices), values.slices, lambda fields: train_step_of(config, devices, fields)
+    if values.fit:
+        trials = list(tqdm(fit.search(*layouts), desc="compiling layouts", unit=""))
+        best = min(trials, key=lambda trial: trial.seconds)
+        print("\n".join(report.trials(trials)))
+        if best.seconds == float("inf"):
+            raise UserError(f"no layout fits {name}: take more devices, or a smaller model or data.batch_size.")
+        print(f"\nThe fastest that fits: {report.flags(best.fields)}\n")
+        config, found["fit"] = config_lib.changed(config, best.fields), best.fields
+    found |= examine(build.experiment(config, devices=devices))
+    print("\n".join(report.lines(found)))
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(found, indent=1) + "\n")
+    if not found["steps"]["train"]["fits"]:
+        print("\n".join(report.remedies(fit.remedies(*layouts))))
     if not all(step["fits"] for step in found["steps"].values()):
         sys.exit(1)
 
@@ -44,7 +57,15 @@ def main(argv):
 def define(values):
     flags.DEFINE_string("topology", None, "Devices: v5p:8x8x16 and its like, cpu:8, or gpu.", flag_values=values)
     flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-centre network.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("fit", False, "Search the fastest layout that fits.", flag_values=values)
     flags.DEFINE_string("json", None, "A file to write all of it to.", flag_values=values)
+
+
+def train_step_of(config, devices, fields: dict) -> dict:
+    """What the train step costs with other `fields`."""
+    e = build.experiment(config_lib.changed(config, fields), devices=devices)
+    with e.in_force():
+        return measured(e, "train", *compiled_steps(e)["train"], chips.chip_of(devices, e.config.model.dtype))
 
 
 def examine(e: build.Experiment, steps=("train", "evaluation", "decode")) -> dict:
@@ -65,6 +86,7 @@ def examine(e: build.Experiment, steps=("train", "evaluation", "decode")) -> dic
         "steps_in_all": config.run.steps,
         "checkpoint_bytes_in_all": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(e.shapes)),
         "largest": largest(e),
+        "large_and_whole": large_and_whole(e),
         "steps": {},
     }
     with e.in_force():
@@ -160,18 +182,18 @@ def known_memory(e: build.Experiment, name: str, args) -> dict[str, float]:
 
 
 def largest(e: build.Experiment, most: int = 10) -> list[dict]:
-    """The largest tensors of the state on a device, and how they are split."""
+    """The largest parameters on a device, and how they are split; what the optimizer keeps of them is split alike."""
     found = [
-        {
-            "name": path_name(path),
-            "shape": list(x.shape),
-            "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec],
-            "bytes": device_bytes(x, sharding),
-            "replicated": sharding.is_fully_replicated and len(sharding.device_set) > 1,
-        }
-        for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(e.shapes), jax.tree.leaves(e.shardings))
+        {"name": path_name(path), "shape": list(x.shape), "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec], "bytes": device_bytes(x, sharding)}
+        for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(e.shapes.params), jax.tree.leaves(e.shardings.params))
     ]
     return sorted(found, key=lambda x: -x["bytes"])[:most]
+
+
+def large_and_whole(e: build.Experiment, size: int = 2**26) -> list[str]:
+    """What of the state has more than `size` bytes and lies on every device."""
+    leaves = zip(jax.tree_util.tree_leaves_with_path(e.shapes), jax.tree.leaves(e.shardings))
+    return [path_name(path) for (path, x), sharding in leaves if e.mesh.size > 1 and sharding.is_fully_replicated and device_bytes(x, sharding) > size]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Where parameters come from: a run's own checkpoint, another run's or a Hugging Face directory (`init.from`), or nothing but a seed."""
 
+import copy
 import dataclasses
 import pathlib
 import re
@@ -94,7 +95,7 @@ def family(stored: dict, path) -> Family:
 
 def described(of: Family, stored: dict, group) -> ConfigDict:
     """The model group that a config.json stands for; `group` has the fields of which it says nothing, such as the dtype."""
-    group, plain = ConfigDict(group), [f"{view}{name}" for view in ("", "first.", "second.") for name in PLAIN]
+    group, plain = copy.deepcopy(ConfigDict(group)), [f"{view}{name}" for view in ("", "first.", "second.") for name in PLAIN]
     group.update_from_flattened_dict({name: PLAIN[name.rpartition(".")[2]] for name in plain})
     try:
         group.update_from_flattened_dict({"name": of.model} | of.fields(stored))
@@ -105,7 +106,7 @@ def described(of: Family, stored: dict, group) -> ConfigDict:
 
 # What a config may choose for itself: how to compute and to train, and what becomes of the hidden states; what differs in size is refused by tensor.
 FREE = {"dtype", "scan_layers", "remat", "dropout", "layer_scale", "stochastic_depth", "initializer_stddev", "scale_residual_initializer", "pool"}
-FREE |= {"vocab_size", "max_length", "image_size", "pixel_mean", "pixel_stddev"}
+FREE |= {"vocab_size", "max_length", "image_size", "pixel_mean", "pixel_stddev", "attention", "attention_dropout"}
 IN_USE = {  # fields that matter only where something else is so
     "attention_window": lambda group: "local" in group["attention_pattern"],
     "rotary_base": lambda group: group["positions"] == "rotary",
@@ -130,8 +131,8 @@ def fitting(config, argv: list[str]):
         try:
             sharding.make_mesh(config.mesh)
         except UserError:
-            config = ConfigDict(config)
-            config.mesh.update(data=1, fsdp=-1, context=1, tensor=1)
+            config = config_lib.changed(config, {"mesh.data": 1, "mesh.fsdp": -1, "mesh.context": 1, "mesh.tensor": 1})
+    return FrozenConfigDict(config)
     return FrozenConfigDict(config)
 
 

@@ -20,7 +20,7 @@ def lines(found: dict) -> list[str]:
 def header(found: dict) -> str:
     mesh = " ".join(f"{axis}={n}" for axis, n in found["mesh"].items())
     slices = f"{found['slices']} slices of " if found["slices"] > 1 else ""
-    return f"{found['parameters'] / 1e9:,.3g}B parameters on {slices}{found['topology']}: {found['devices']:,} x {found['kind']}, mesh {mesh}"
+    return f"{count(found['parameters'])} parameters on {slices}{found['topology']}: {found['devices']:,} x {found['kind']}, mesh {mesh}"
 
 
 def table(rows: list[list[str]], left: int = 1) -> list[str]:
@@ -29,8 +29,14 @@ def table(rows: list[list[str]], left: int = 1) -> list[str]:
     return ["  ".join(cell.ljust(w) if k < left else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
 
 
+def count(n: float) -> str:
+    """1.56B, 124M, 760K"""
+    unit, letter = next((unit, letter) for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, "")) if n >= unit)
+    return f"{n / unit:.3g}{letter}"
+
+
 def gib(n: float) -> str:
-    return f"{n / GiB:,.2f}"
+    return f"{n / GiB:,.2f}" if n >= 0.1 * GiB else f"{n / GiB:.4f}"
 
 
 def memory(steps: dict) -> list[str]:
@@ -77,7 +83,9 @@ def roofline(found: dict, steps: dict) -> list[str]:
     train = steps["train"]["seconds"]
     names = {"compute": "computing at the peak", "memory": "HBM traffic", "ICI": "collectives over ICI", "DCN": "collectives over DCN"}
     rows = [["Time of a step, ms", *steps]]
-    rows += [[f"  {what}", *(f"{step['seconds'][key] * 1e3:,.1f}" for step in steps.values() if step["fits"])] for key, what in names.items()]
+    for key, what in names.items():
+        if train[key]:
+            rows.append([f"  {what}", *(f"{step['seconds'][key] * 1e3:,.1f}" for step in steps.values() if step["fits"])])
     rows.append(["  at least", *(f"{step['seconds']['bound'] * 1e3:,.1f}" for step in steps.values() if step["fits"])])
     rows.append(["  as compiled", *(f"{step['seconds']['step'] * 1e3:,.1f}" for step in steps.values() if step["fits"])])
     rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
@@ -92,7 +100,7 @@ def roofline(found: dict, steps: dict) -> list[str]:
 
 
 def largest(found: list[dict]) -> list[str]:
-    rows = [["Largest tensors of the state", "shape", "split over", "MiB a device"]]
+    rows = [["Largest parameters", "shape", "split over", "MiB a device"]]
     for x in found:
         axes = ", ".join("-" if a is None else "+".join(a) if isinstance(a, list) else a for a in x["axes"]) or "-"
         rows.append([f"  {x['name']}", "x".join(map(str, x["shape"])), axes, f"{x['bytes'] / 2**20:,.1f}"])
@@ -107,4 +115,28 @@ def remarks(found: dict) -> list[str]:
             out.append(f"The partitioner replicates {step['involuntary_rematerializations']} tensors of the {name} step for want of a better way: constrain them.")
         if step.get("loops_of_unknown_length"):
             out.append(f"{step['loops_of_unknown_length']} loops of the {name} step end when data say so; they count once.")
-    return out + [f"{x['name']} is whole on every device." for x in found["largest"] if x["replicated"] and x["bytes"] > 2**26]
+    return out + [f"{name} is whole on every device, and over 64 MiB." for name in found["large_and_whole"]]
+
+
+def flags(fields: dict) -> str:
+    return " ".join(f"--config.{name}={value}" for name, value in fields.items())
+
+
+def trials(found: list) -> list[str]:
+    """Every layout that was tried (see research/compile/fit.py), with what its train step takes."""
+    rows = [["Layout", "GiB", "ms a step"]]
+    for trial in found:
+        if trial.step is None:
+            rows.append([f"  {flags(trial.fields)}", "", "cannot be"])
+        else:
+            fits = trial.step["fits"]
+            rows.append([f"  {flags(trial.fields)}", gib(trial.needed), f"{trial.seconds * 1e3:,.1f}" if fits else "does not fit"])
+    return table(rows)
+
+
+def remedies(found: list) -> list[str]:
+    rows = [["What would help most", "GiB needed", ""]]
+    for trial in found:
+        if trial.step:
+            rows.append([f"  {flags(trial.fields)}", gib(trial.needed), "fits" if trial.step["fits"] else "does not fit yet"])
+    return ["", *table(rows)]

@@ -1,5 +1,6 @@
 """Devices by name: of a TPU pod that is not here, of this machine's GPUs, or fake ones of its CPU."""
 
+import importlib.util
 import os
 import re
 
@@ -44,11 +45,11 @@ def devices(name: str, slices: int = 1) -> list:
             raise UserError(f"--topology=gpu: there is none here ({e}).") from e
     if platform not in TPUS or not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(f"--topology={name} stands for nothing: it is one of {', '.join(TPUS)} and its shape (v5p:8x8x16), or cpu:8, or gpu.")
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("the TPU compiler is not installed: EXTRAS=test,tpu launch/local.sh installs it, on Linux x86-64; no TPU is needed.")
     # A v4 chip has two cores, which work as one device in every job.
     more = {"chip_config_name": "megacore"} if platform == "v4" else {}
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=slices, **more).devices
-    except (RuntimeError, ImportError) as e:
-        if "libtpu" in str(e):
-            raise UserError("the TPU compiler is not installed: pip install 'lodestar-research[tpu]', on Linux x86-64; no TPU is needed.") from e
+    except RuntimeError as e:
         raise UserError(f"--topology={name} is no shape that {platform} has ({str(e).splitlines()[0]}).") from e

@@ -3,6 +3,7 @@
 A config holds no objects: numbers, strings, booleans, tuples of them, and None for what is absent.
 """
 
+import copy
 import importlib
 import json
 import pathlib
@@ -47,6 +48,13 @@ def parse_over(argv: list[str], kept: ConfigDict, define=lambda values: None) ->
     config_flags.DEFINE_config_dict("config", kept, "The config.", **_options(values, argv))
     _read_flags(values, argv, define)
     return values, FrozenConfigDict(values.config)
+
+
+def changed(config: FrozenConfigDict, fields: dict) -> FrozenConfigDict:
+    """The config with other values of some fields, {dotted name: value}."""
+    c = copy.deepcopy(ConfigDict(config))  # of which the groups are those that `config` keeps
+    c.update_from_flattened_dict(fields)
+    return FrozenConfigDict(c)
 
 
 def define_distributed(values):
@@ -101,7 +109,7 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
     "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size "
     "model.channels model.patch_size model.embedding_width objective.decoder_width objective.decoder_layers "
-    "objective.decoder_heads objective.classes probe.limit probe.neighbors lora.rank",
+    "objective.decoder_heads objective.classes objective.loss_chunks probe.limit probe.neighbors lora.rank",
     8: "data.length data.short_length model.vocab_size",
     0: "model.token_types objective.projection_width objective.z_loss objective.mixup objective.cutmix data.color_jitter data.randaugment_layers "
     "data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",

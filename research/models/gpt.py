@@ -17,6 +17,7 @@ class Gpt(nn.Module):
     `inputs`: tokens (B, T) int32, mask (B, T) bool (False at padding).
     `encode`: inputs -> hidden_BTD, each token seeing those before it and itself.
     `embed`: inputs -> pooled_BD.
+    `hidden` and `logits`: what calling it does, in its two steps.
     Calling it: tokens_BT and positions_BT int32, mask, cache or None -> (logits_BTV float32, cache).
     Logits at t are for the token after t. With a cache S is its slots and slot s holds the token of position s (see Attention).
     """
@@ -57,22 +58,25 @@ class Gpt(nn.Module):
     def encode(self, inputs):
         tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        return self._decode(tokens_BT, positions_BT, causal_mask(mask_BT.astype(jnp.int32)), None)[0]
+        return self.hidden(tokens_BT, positions_BT, causal_mask(mask_BT.astype(jnp.int32)))[0]
 
     def embed(self, inputs):
         check_choice("gpt", "pool", self.config.pool, ("last", "mean"))  # the first token sees itself alone
         return constrain(pool(self.encode(inputs), inputs["mask"], self.config.pool), "batch", "embed")
 
-    def _decode(self, tokens_BT, positions_BT, mask: Mask, cache):
+    def hidden(self, tokens_BT, positions_BT, mask: Mask, cache=None):
         x_BTD = constrain(self.word(tokens_BT), "batch", "sequence", "embed")
         if self.config.positions == "learned":
             x_BTD = x_BTD + self.position(positions_BT)
         return self.decoder(constrain(self.dropout(x_BTD), "batch", "sequence", "embed"), mask, positions_BT, cache)
 
     def __call__(self, tokens_BT, positions_BT, mask: Mask, cache=None):
-        hidden_BTD, cache = self._decode(tokens_BT, positions_BT, mask, cache)
+        hidden_BTD, cache = self.hidden(tokens_BT, positions_BT, mask, cache)
+        return self.logits(hidden_BTD), cache
+
+    def logits(self, hidden_BTD):
         logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD)
-        return constrain(logits_BTV, "batch", "sequence", "vocab"), cache
+        return constrain(logits_BTV, "batch", "sequence", "vocab")
 
 
 def positions_in_segments(segments_BT):

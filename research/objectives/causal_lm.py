@@ -22,7 +22,8 @@ class CausalLM:
 
     Batch: `tokens` (B, T) int32, `segments` (B, T) int32 (0 at padding; 1, 2, ... the documents of the row), `valid` (B,) bool. A token neither sees
     nor is predicted from another document, and positions count from the beginning of each. With label smoothing the label has 1 - s of the
-    probability and all tokens share s; the metric `log_perplexity` is the plain mean of -log p, in nats.
+    probability and all tokens share s; the metric `log_perplexity` is the plain mean of -log p, in nats. Logits are made of one of `loss_chunks` parts
+    of the tokens at a time, and made again in the backward pass.
     """
 
     model: nn.Module
@@ -31,12 +32,15 @@ class CausalLM:
     length: int
     z_loss: float = 0.0
     label_smoothing: float = 0.0
+    loss_chunks: int = 1
     separable = True
     generates = True  # text, by `model` and its cache: see research/generate.py
 
     def __post_init__(self):
         if not hasattr(self.model, "cache"):
             raise UserError(f"objective causal_lm trains a decoder such as gpt, not {type(self.model).__name__}: choose model.name=gpt.")
+        if self.length % self.loss_chunks:
+            raise UserError(f"data.length {self.length} does not divide into objective.loss_chunks={self.loss_chunks}.")
 
     @property
     def example_batch(self):
@@ -58,11 +62,22 @@ class CausalLM:
     def loss_fn(self, params, batch, rng):
         tokens_BT, segments_BT = batch["tokens"], batch["segments"]
         positions_BT = positions_in_segments(segments_BT)
-        logits_BTV, _ = linen.apply(self.model, params, rng, tokens_BT, positions_BT, causal_mask(segments_BT))
+        hidden_BTD, _ = linen.apply(self.model, params, rng, tokens_BT, positions_BT, causal_mask(segments_BT), method="hidden")
         # Logits at t answer for the token at t + 1, where that is of the same document. All T are computed: T shards and tiles, T - 1 does not.
         labels_BT, next_BT = jnp.roll(tokens_BT, -1, axis=1), jnp.roll(segments_BT, -1, axis=1)
         follows_BT = (segments_BT == next_BT) & (segments_BT > 0) & (jnp.arange(tokens_BT.shape[1]) < tokens_BT.shape[1] - 1)
-        weights_BT = follows_BT & batch["valid"][:, None]
+        predictions = hidden_BTD, labels_BT, follows_BT & batch["valid"][:, None]
+        if self.loss_chunks == 1:
+            return self._measure(params, *predictions)
+
+        def split(x):  # token t goes to chunk t mod n: each chunk then lies on all devices
+            return jnp.moveaxis(x.reshape(x.shape[0], -1, self.loss_chunks, *x.shape[2:]), 2, 0)
+
+        measure = jax.checkpoint(lambda chunk: self._measure(params, *chunk), prevent_cse=False)
+        return jax.tree.map(lambda x: x.sum(0), jax.lax.map(measure, jax.tree.map(split, predictions)))
+
+    def _measure(self, params, hidden_BTD, labels_BT, weights_BT):
+        logits_BTV = linen.apply(self.model, params, None, hidden_BTD, method="logits")
         terms = {"causal_lm_loss": Mean.of(cross_entropy(logits_BTV, labels_BT, self.label_smoothing), weights_BT)}
         if self.z_loss:
             terms["z_loss"] = Mean.of(self.z_loss * jax.nn.logsumexp(logits_BTV, axis=-1) ** 2, weights_BT)

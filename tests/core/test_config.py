@@ -100,3 +100,9 @@ def test_what_a_run_leaves_out_still_has_its_type(tmp_path, value):
 def test_a_field_newer_than_the_run_has_its_default(tmp_path):
     config = parse_run(tmp_path, {"optimizer": {"learning_rate": 0.5}, "paper": {"own": 1}})
     assert (config.optimizer.learning_rate, config.optimizer.accumulate, config.paper.own) == (0.5, 1, 1)
+
+
+def test_a_changed_config_leaves_the_first_as_it_is():
+    first = FrozenConfigDict({"model": {"layers": 2, "width": 8}})
+    assert config_lib.changed(first, {"model.layers": 3}).model.layers == 3
+    assert first.model.layers == 2 and config_lib.changed(first, {"model.width": 9}).model.layers == 2

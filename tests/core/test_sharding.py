@@ -107,9 +107,9 @@ def test_placed_rows_keep_their_order():
     assert placed.addressable_shards[0].data.shape == (2, 2)
 
 
-@pytest.mark.parametrize("sizes, whole", [({"fsdp": 8}, True), ({"fsdp": 4, "context": 2}, False)])
-def test_what_each_device_has_all_of(sizes, whole):
-    assert sharding.is_whole("sequence")  # where nothing is split
+@pytest.mark.parametrize("sizes, sequence, stream", [({"fsdp": 8}, 1, 1), ({"fsdp": 4, "context": 2}, 2, 2), ({"fsdp": 2, "context": 2, "tensor": 2}, 2, 4)])
+def test_in_how_many_parts_an_axis_lies(sizes, sequence, stream):
+    assert sharding.parts("sequence") == 1  # where nothing is split
     mesh = sharding.make_mesh({"data": 1, "context": 1, "tensor": 1} | sizes)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
-        assert sharding.is_whole("sequence") == whole and not sharding.is_whole("batch")
+        assert [sharding.parts(axis) for axis in ("batch", "sequence", "stream", "embed")] == [sizes["fsdp"], sequence, stream, sizes["fsdp"]]

@@ -49,7 +49,7 @@ def dependence(gpt, segments_BT):
     own_BT = jnp.arange(8)[None]
     by_place = lambda rows_TD: params | {"word": {"embedding": table_VD.at[:8].set(rows_TD)}}
     hidden = lambda rows_TD: model.apply(
-        {"params": by_place(rows_TD)}, own_BT, positions_in_segments(segments_BT), causal_mask(segments_BT), None, method="_decode"
+        {"params": by_place(rows_TD)}, own_BT, positions_in_segments(segments_BT), causal_mask(segments_BT), None, method="hidden"
     )[0][0]
     jacobian_TDTD = jax.jit(jax.jacrev(hidden))(table_VD[:8])
     return np.asarray(abs(jacobian_TDTD).sum((1, 3)) > 0)

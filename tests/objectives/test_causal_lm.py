@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.core.errors import UserError
 from research.core.types import Vocabulary, loss_value
 from research.models.attention import Mask
 from research.models.gpt import Gpt
@@ -61,6 +62,22 @@ def test_the_loss_is_that_of_each_document_alone(objective, params, smoothing, z
     assert terms["causal_lm_loss"].count == len(plain) == 8
     np.testing.assert_allclose(loss_value(terms), smoothed.mean() + z_loss * log_z.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["log_perplexity"].value, plain.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [2, 3, 6])
+def test_chunks_change_nothing_but_what_is_in_memory(objective, params, chunks):
+    whole, split = (dataclasses.replace(objective, z_loss=1e-2, label_smoothing=0.1, loss_chunks=n) for n in (1, chunks))
+    value = lambda what: jax.jit(jax.value_and_grad(lambda params: loss_value(what.loss_fn(params, BATCH, None)[0])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), value(whole)(params), value(split)(params))
+    metrics = [what.loss_fn(params, BATCH, None)[1] for what in (whole, split)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *metrics)
+    all_logits = "f32[3,6,11]"
+    assert all_logits in str(value(whole).trace(params).jaxpr) and all_logits not in str(value(split).trace(params).jaxpr)
+
+
+def test_a_length_that_does_not_divide_into_chunks_is_refused(objective):
+    with pytest.raises(UserError, match="length 6.*loss_chunks=4"):
+        dataclasses.replace(objective, loss_chunks=4)
 
 
 def test_padding_and_invalid_rows_weigh_nothing(objective, params):
