@@ -33,7 +33,7 @@ def get_config(size="125m"):
     c.model.update(layers=layers, width=width, heads=heads, mlp_width=4 * width, max_length=2048, remat="full")
     c.model.vocab_size = 50304  # of which the tokenizer has 50,257: a multiple of 128 tiles and divides over devices
     c.model.update(dropout=0.0, attention_pattern=("dense", "local"), attention_window=256)
-    c.data.update(name="c4/en", train_split="train", validation_split="validation", length=2048, batch_size=batch)
+    c.data.update(name="c4/en", train_split="train", validation_split="validation", length=2048, batch_size=batch, eval_batch_size=min(batch, 512))
     c.optimizer.update(learning_rate=learning_rate, warmup_steps=round(375e6 / step), final_fraction=0.1)
     c.run.steps = round(260e9 / step)
     return c

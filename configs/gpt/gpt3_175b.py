@@ -13,5 +13,4 @@ def get_config():
     c = gpt3.get_config("175b")
     c.mesh.update(fsdp=256, tensor=4)
     c.model.remat = "matmuls"  # what lies between the matrix products is computed again: a fifth of the memory stays free
-    c.data.eval_batch_size = 512
     return c

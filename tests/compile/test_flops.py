@@ -7,6 +7,7 @@ import pytest
 from research import build
 from research.compile import chips
 from research.compile.flops import count_flops
+from research.models.attention import Mask, attention
 from tests.tiny import tiny_config
 
 
@@ -23,9 +24,9 @@ def test_a_scan_counts_each_time_round():
     assert count_flops(lambda x: jax.lax.scan(body, x, length=9)[0], x) == 9 * 2 * 6**3
 
 
-def test_the_dearer_branch_of_a_cond_counts():
+def test_branches_of_a_cond_count_as_if_taken_equally_often():
     x = jax.ShapeDtypeStruct((6, 6), "float32")
-    assert count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x, x), x) == 2 * 2 * 6**3
+    assert count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x, x), x) == 2 * 6**3
 
 
 def test_a_convolution():
@@ -51,6 +52,19 @@ def test_the_model_counts_as_the_formula_says(scan_layers):
 
 def test_the_cpu_s_peak_is_measured():
     assert 1e8 < chips.peak_flops(jax.devices(), "float32") < 1e14
+
+
+@pytest.mark.parametrize("mask, visited", [(Mask(), 1.0), (Mask(causal=True), 3 / 4), (Mask(causal=True, window=100), 3 / 4), (Mask(window=1), 1 / 2)])
+def test_kernels_of_attention_count_the_blocks_they_visit(mask, visited):
+    """On two by two blocks of 512: below the diagonal and on it there are three, on it two; on four by four each is of 128."""
+    T = 1024
+    x = jax.ShapeDtypeStruct((2, T, 4, 64), "float32")
+    run = lambda x: attention(x, x, x, mask, implementation="splash")
+    whole = 2 * 2 * (2 * 4 * T * T * 64)
+    assert count_flops(run, x) == pytest.approx(visited * whole)
+    assert count_flops(run, x, dense=True) == whole
+    forward_and_back = lambda x: jax.grad(lambda x: run(x).sum())(x)
+    assert count_flops(forward_and_back, x) == pytest.approx(visited * whole * (2 + 3 + 4) / 2, rel=1e-3)
 
 
 @dataclasses.dataclass

@@ -1,0 +1,102 @@
+"""The command, on fake devices of the CPU; on TPUs it is tests/golden that runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from research import build, preflight
+from research.compile import fit, report
+from research.compile.roofline import Times
+from tests.tiny import tiny_config
+
+
+def run(*arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-m", "research.preflight", "--config=tests/tiny.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_command(tmp_path):
+    done = run("--topology=cpu:8", "--config.mesh.fsdp=4", "--config.mesh.tensor=2", f"--json={tmp_path}/found.json")
+    assert done.returncode == 0, done.stderr
+    for words in ("8 x cpu, mesh data=1 fsdp=4 context=1 tensor=2", "activations and temporaries", "all-gather", "What rules is", "Model-FLOP utilization"):
+        assert words in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["devices"] == 8 and set(found["steps"]) == {"train", "evaluation"}
+    train = found["steps"]["train"]
+    e = build.experiment(tiny_config(mesh__fsdp=4, mesh__tensor=2))
+    assert found["model_flops_in_a_step"] == e.work()(e.objective.example_batch)[1]
+    assert train["fits"] and train["flops"] * 8 == pytest.approx(found["jaxpr_flops_in_a_step"], rel=0.1)
+    # Parameters and moments are float32; kernels are split over all eight, biases and norms over some.
+    assert found["parameters"] * 4 / 8 < train["memory"]["parameters"] < found["parameters"] * 4 / 2
+    assert train["memory"]["optimizer"] == pytest.approx(2 * train["memory"]["parameters"], rel=0.01)
+    assert train["memory"]["gradients"] == train["memory"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "say where it is to run: --topology"),
+        (["--topology=v9:2x2"], "stands for nothing"),
+        (["--topology=cpu:many"], "how many CPU devices"),
+        (["--topology=cpu:8", "--slices=2"], "only TPUs have slices"),
+        (["--topology=cpu:8", "--config.mesh.fsdp=3"], "8 devices"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_decode_step_is_one_more_token_of_each_text():
+    e = build.experiment(tiny_config(model__name="gpt", objective__name="causal_lm", mesh__fsdp=8, model__norm="pre"))
+    step, args = preflight.compiled_steps(e)["decode"]
+    chosen, state = step.eval_shape(*args)
+    assert chosen.shape == (16,) and state.cache["key"].shape == (2, 16, 32, 4, 4)
+
+
+def step(memory, seconds, available=10.0):
+    return {"fits": memory <= available, "memory": {"all": memory}, "available": available, "seconds": {"step": seconds}}
+
+
+def measure_by(costs):
+    """A stand-in for the compiler: {(microbatches, tensor, policy): (memory, seconds)}, else what does not fit."""
+    return lambda f: step(*costs.get((f["optimizer.accumulate"], f["mesh.tensor"], f["model.remat"]), (99.0, 1.0)))
+
+
+def test_fit_finds_the_fastest_that_fits():
+    costs = {(1, 1, "full"): (9, 8.0), (1, 2, "full"): (4, 7.0), (1, 4, "full"): (3, 9.0)}
+    costs |= {(1, 2, "none"): (50, 3.0), (1, 2, "matmuls"): (11, 4.0), (1, 2, "projections"): (9, 5.0), (1, 2, "attention"): (5, 6.0)}
+    trials = list(fit.search(tiny_config(), 8, 1, measure_by(costs)))
+    best = min(trials, key=lambda trial: trial.seconds)
+    assert best.fields == {"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2, "optimizer.accumulate": 1, "model.remat": "projections"}
+    assert "--config.mesh.tensor=2" in report.flags(best.fields)
+
+
+def test_fit_takes_more_microbatches_only_where_one_is_too_much():
+    costs = {(4, tensor, "full"): (9, 8.0) for tensor in (1, 2)}
+    best = min(fit.search(tiny_config(), 8, 1, measure_by(costs)), key=lambda trial: trial.seconds)
+    assert best.fields["optimizer.accumulate"] == 4
+
+
+def test_fit_finds_nothing_where_nothing_fits():
+    assert {trial.seconds for trial in fit.search(tiny_config(), 8, 1, measure_by({}))} == {float("inf")}
+
+
+def test_remedies_are_those_after_which_least_is_needed():
+    needs = {"model.remat": 5.0, "optimizer.accumulate": 12.0, "model.attention_dropout": 11.0, "mesh.tensor": 40.0}
+    found = fit.remedies(tiny_config(model__dropout=0.1), 8, 1, lambda fields: step(min(needs.get(name, 99.0) for name in fields), 1.0))
+    assert [next(iter(trial.fields)) for trial in found] == ["model.remat", "model.attention_dropout", "optimizer.accumulate"]
+    text = "\n".join(report.remedies(found))
+    assert "--config.model.remat=full" in text and "does not fit yet" in text
+
+
+def test_what_runs_beside_the_computation_costs_only_what_it_takes_longer():
+    ici = (("fsdp",), "ICI")
+    assert Times(3.0, 1.0, 4.0, {ici: 2.0}, {}).step == 4.0
+    assert Times(3.0, 1.0, 4.0, {ici: 6.0}, {}).step == 6.0
+    waits = Times(3.0, 1.0, 4.0, {ici: 2.0}, {ici: 1.5})
+    assert waits.step == 5.5 and waits.bounds == {"compute": 3.0, "memory": 1.0, "ICI": 3.5, "DCN": 0.0} and waits.bound == 3.5
