@@ -44,6 +44,8 @@ def collectives(program: Program, mesh: Mesh) -> list[Collective]:
     """Every collective of the program. Raises ValueError for groups of devices written in a way unknown here."""
     found, seen = [], set()
     for computation, outer, times in program.runs():
+        if across := re.search(r'_xla_megascale_transfer_type="(\w+)"', outer.attributes) if outer.opcode == "send" else None:
+            found.append(_between_slices(outer, across[1].lower().replace("_", "-"), mesh, times))
         inner = [] if outer.opcode in ("call", "conditional", "while") else list(program.inside(outer))
         scattered = outer.opcode == "fusion" and "all-reduce-scatter" in (outer.named("calls") or "")  # how TPUs write a reduce-scatter
         for i in (outer, *inner):
@@ -64,6 +66,15 @@ def collectives(program: Program, mesh: Mesh) -> list[Collective]:
                 operation = re.search(r'op_name="([^"]*)"', i.attributes) or re.search(r'op_name="([^"]*)"', outer.attributes)
                 found.append(Collective(kind, axes, over_dcn, _is_asynchronous(i), sent, times, operation[1] if operation else i.name))
     return found
+
+
+def _between_slices(send: Instruction, kind: str, mesh: Mesh, times: float) -> Collective:
+    """TPUs exchange with other slices by way of their hosts, while they compute."""
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    axes = tuple(name for k, name in enumerate(mesh.axis_names) if (slices != slices.take([0], axis=k)).any())
+    operation = re.search(r'op_name="([^"]*)"', send.attributes)
+    sent = SENT[kind](int(slices.max()) + 1) * send.shapes[0].bytes
+    return Collective(kind, axes, True, True, sent, times, operation[1] if operation else send.name)
 
 
 def _is_asynchronous(i: Instruction) -> bool:

@@ -15,7 +15,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding, PartitionSpec
 
 from research.core.errors import UserError
-from research.core.sharding import partition_spec
+from research.core.sharding import constrain, partition_spec, parts
 
 
 @flax.struct.dataclass
@@ -36,18 +36,18 @@ class Mask:
 
     def allowed(self, T: int, S: int):
         """(B or 1, T, S) bool, True where a query sees a key; None where every one sees all."""
-        parts = []
+        conditions = []
         if self.segments_BT is not None:
             keys_BS = self.segments_BT if self.keys_BS is None else self.keys_BS
-            parts.append(self.segments_BT[:, :, None] == keys_BS[:, None])
+            conditions.append(self.segments_BT[:, :, None] == keys_BS[:, None])
         if self.causal or self.window is not None:
             positions_BT = jnp.arange(T)[None] if self.positions_BT is None else self.positions_BT
             behind_BTS = positions_BT[:, :, None] - jnp.arange(S)
-            parts += [behind_BTS >= 0] if self.causal else []
+            conditions += [behind_BTS >= 0] if self.causal else []
             if self.window is not None:
                 band_BTS = abs(behind_BTS) < self.window
-                parts.append(band_BTS if self.banded is None else band_BTS | ~self.banded)
-        return functools.reduce(jnp.logical_and, parts) if parts else None
+                conditions.append(band_BTS if self.banded is None else band_BTS | ~self.banded)
+        return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
 
 def causal_mask(segments_BT) -> Mask:
@@ -86,6 +86,8 @@ def platform() -> str:
 def xla_attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask, drop=lambda weights: weights):
     """As the formula says; the compiler fuses what it can. All T x S weights are in memory."""
     B, T, H, K = q_BTHK.shape
+    # Queries may be split by sequence: keys and values then come whole to each part of them, as they do in splash.
+    k_BSGK, v_BSGK = (constrain(x, "batch", None, "heads", "head_dim") for x in (k_BSGK, v_BSGK))
     q_BTGRK = q_BTHK.reshape(B, T, k_BSGK.shape[2], -1, K)
     scores_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK, preferred_element_type=jnp.float32)
     allowed_BTS = mask.allowed(T, k_BSGK.shape[1])
@@ -93,7 +95,9 @@ def xla_attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask, drop=lambda weights: weigh
         scores_BGRTS = jnp.where(allowed_BTS[:, None, None], scores_BGRTS, jnp.finfo(jnp.float32).min)
     weights_BGRTS = drop(jax.nn.softmax(scores_BGRTS).astype(v_BSGK.dtype))
     out_BTHK = jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK).reshape(B, T, H, K)
-    return checkpoint_name(_zero_where_blind(out_BTHK, mask, k_BSGK.shape[1]), "attention")
+    sequence = None if T % parts("sequence") else "sequence"  # a single query is not split
+    out_BTHK = constrain(_zero_where_blind(out_BTHK, mask, k_BSGK.shape[1]), "batch", sequence, "heads", "head_dim")
+    return checkpoint_name(out_BTHK, "attention")
 
 
 def _zero_where_blind(out_BTHK, mask: Mask, S: int):

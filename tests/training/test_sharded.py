@@ -22,7 +22,15 @@ MESHES = {
     "fsdp_tp": {"fsdp": 4, "tensor": 2},
     "fsdp_tp/data": {"data": 2, "fsdp": 2, "tensor": 2},
     "fsdp_tp/context": {"fsdp": 2, "context": 2, "tensor": 2},
+    "fsdp_tp/context alone": {"fsdp": 1, "context": 8},
+    "fsdp_tp/tensor alone": {"fsdp": 2, "tensor": 4},
+    "fsdp_tp/data and fsdp": {"data": 2, "fsdp": 4},
+    "fsdp_tp/data and context": {"data": 4, "fsdp": 1, "context": 2},
+    "fsdp_tp/data and tensor": {"data": 4, "fsdp": 1, "tensor": 2},
+    "fsdp_tp/fsdp and context": {"fsdp": 4, "context": 2},
+    "fsdp_tp/context and tensor": {"fsdp": 1, "context": 4, "tensor": 2},
 }
+QUICK = ("dp", "tp", "fsdp_tp", "fsdp_tp/context")
 
 
 def experiment(name="", **changes):
@@ -52,7 +60,7 @@ def on_one_device():
 @pytest.mark.short
 @pytest.mark.parametrize(
     "name, accumulate",
-    [pytest.param(name, 1, marks=pytest.mark.slow if name in ("fsdp", "fsdp_tp/data") else ()) for name in MESHES] + [("fsdp_tp", 2)],
+    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES] + [("fsdp_tp", 2)],
 )
 def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
@@ -61,6 +69,30 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
         assert found == pytest.approx(wanted, rel=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+GPT = {"model__name": "gpt", "model__norm": "pre", "objective__name": "causal_lm", "model__attention_pattern": ("dense", "local"), "model__attention_window": 5}
+
+
+def packed(seed: int):
+    """Sixteen rows of three documents and padding."""
+    draw = np.random.default_rng(seed)
+    segments = np.repeat([[1, 2, 3, 0]], [11, 4, 14, 3], axis=1).repeat(16, 0).astype(np.int32)
+    return {"tokens": draw.integers(5, 64, (16, 32)).astype(np.int32), "segments": segments, "valid": np.ones(16, bool)}
+
+
+@pytest.mark.parametrize("name, chunks", [("fsdp_tp", 1), ("fsdp_tp/context", 4)])
+def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
+    found = []
+    for where, parts in (("", 1), (name, chunks)):
+        e = experiment(where, objective__loss_chunks=parts, **GPT)
+        state = jax.jit(e.init, out_shardings=e.shardings)()
+        with e.in_force():
+            state, means = e.train_step(state, e.place(packed(0), 16))
+            state, more = e.train_step(state, e.place(packed(1), 16))
+        found.append((to_host(means), to_host(more)))
+    for alone, split in zip(*found):
+        assert split == pytest.approx(alone, rel=2e-5)
 
 
 def test_the_compiler_s_warning_would_be_seen(capfd, monkeypatch):
