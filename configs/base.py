@@ -127,6 +127,7 @@ def get_config():
     c.optimizer.epsilon = 1e-6  # Adam, LAMB
     c.optimizer.momentum = 0.9  # SGD; Muon usually 0.95
     c.optimizer.nesterov = True  # SGD, Muon
+    c.optimizer.moment_dtype = placeholder(str)  # of the first moment (adamw, lion, sgd, muon): float32 or bfloat16; absent: as the parameters
     c.optimizer.weight_decay = 0.01  # decoupled: times the learning rate and the parameter
     c.optimizer.no_decay = r"(bias|scale)$"  # parameters whose path matches are not decayed
     c.optimizer.frozen = placeholder(str)  # parameters whose path matches are not trained

@@ -9,7 +9,6 @@ from typing import Any
 import grain
 import jax
 from flax import linen as nn
-from ml_collections import FrozenConfigDict
 
 from research import tables
 from research.compile import chips, flops

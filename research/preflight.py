@@ -26,6 +26,8 @@ from research.core.errors import UserError, run_command
 from research.core.sharding import partition_spec, path_name
 from research.models import decode
 
+STEPS = ("train", "evaluation", "decode")
+
 
 def main(argv):
     name = config_lib.given("topology", argv)
@@ -44,7 +46,7 @@ def main(argv):
             raise UserError(f"no layout fits {name}: take more devices, or a smaller model or data.batch_size.")
         print(f"\nThe fastest that fits: {report.flags(best.fields)}\n")
         config, found["fit"] = config_lib.changed(config, best.fields), best.fields
-    found |= examine(build.experiment(config, devices=devices))
+    found |= examine(build.experiment(config, devices=devices), values.steps)
     print("\n".join(report.lines(found)))
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(found, indent=1) + "\n")
@@ -57,6 +59,7 @@ def main(argv):
 def define(values):
     flags.DEFINE_string("topology", None, "Devices: v5p:8x8x16 and its like, cpu:8, or gpu.", flag_values=values)
     flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-centre network.", lower_bound=1, flag_values=values)
+    flags.DEFINE_multi_enum("steps", STEPS, STEPS, "Which steps besides train; may be repeated.", flag_values=values)
     flags.DEFINE_bool("fit", False, "Search the fastest layout that fits.", flag_values=values)
     flags.DEFINE_string("json", None, "A file to write all of it to.", flag_values=values)
 
@@ -68,7 +71,7 @@ def train_step_of(config, devices, fields: dict) -> dict:
         return measured(e, "train", *compiled_steps(e)["train"], chips.chip_of(devices, e.config.model.dtype))
 
 
-def examine(e: build.Experiment, steps=("train", "evaluation", "decode")) -> dict:
+def examine(e: build.Experiment, steps=STEPS) -> dict:
     """All that preflight says of an experiment, as JSON has it: bytes, FLOPs and seconds of one device, but where the name says otherwise."""
     devices, config = list(e.mesh.devices.flat), e.config
     chip = chips.chip_of(devices, config.model.dtype)
@@ -92,7 +95,7 @@ def examine(e: build.Experiment, steps=("train", "evaluation", "decode")) -> dic
     with e.in_force():
         found["jaxpr_flops_in_a_step"] = count_flops(e.train_step, e.shapes, e.trained.example_batch)
         for name, (step, args) in compiled_steps(e).items():
-            if name in steps:
+            if name == "train" or name in steps:
                 print(f"compiling the {name} step for {len(devices):,} x {devices[0].device_kind}", file=sys.stderr, flush=True)
                 found["steps"][name] = measured(e, name, step, args, chip)
     return found
@@ -107,7 +110,9 @@ def version(package: str) -> str | None:
 
 def compiled_steps(e: build.Experiment) -> dict:
     """{name: (jitted step, its arguments as shapes)} of the steps that a run would compile."""
-    at = lambda shape, *axes: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=jax.sharding.NamedSharding(e.mesh, partition_spec(axes, e.rules)))
+    at = lambda shape, *axes: jax.ShapeDtypeStruct(
+        shape.shape, shape.dtype, sharding=jax.sharding.NamedSharding(e.mesh, partition_spec(axes, e.rules))
+    )
     sharded = lambda shapes, shardings: jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     params = sharded(e.own(e.shapes.params), e.own(e.shardings.params))
     rows = e.config.data.eval_batch_size
@@ -184,7 +189,12 @@ def known_memory(e: build.Experiment, name: str, args) -> dict[str, float]:
 def largest(e: build.Experiment, most: int = 10) -> list[dict]:
     """The largest parameters on a device, and how they are split; what the optimizer keeps of them is split alike."""
     found = [
-        {"name": path_name(path), "shape": list(x.shape), "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec], "bytes": device_bytes(x, sharding)}
+        {
+            "name": path_name(path),
+            "shape": list(x.shape),
+            "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec],
+            "bytes": device_bytes(x, sharding),
+        }
         for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(e.shapes.params), jax.tree.leaves(e.shardings.params))
     ]
     return sorted(found, key=lambda x: -x["bytes"])[:most]
@@ -193,7 +203,9 @@ def largest(e: build.Experiment, most: int = 10) -> list[dict]:
 def large_and_whole(e: build.Experiment, size: int = 2**26) -> list[str]:
     """What of the state has more than `size` bytes and lies on every device."""
     leaves = zip(jax.tree_util.tree_leaves_with_path(e.shapes), jax.tree.leaves(e.shardings))
-    return [path_name(path) for (path, x), sharding in leaves if e.mesh.size > 1 and sharding.is_fully_replicated and device_bytes(x, sharding) > size]
+    return [
+        path_name(path) for (path, x), sharding in leaves if e.mesh.size > 1 and sharding.is_fully_replicated and device_bytes(x, sharding) > size
+    ]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,13 @@ def run(*arguments):
 def test_the_command(tmp_path):
     done = run("--topology=cpu:8", "--config.mesh.fsdp=4", "--config.mesh.tensor=2", f"--json={tmp_path}/found.json")
     assert done.returncode == 0, done.stderr
-    for words in ("8 x cpu, mesh data=1 fsdp=4 context=1 tensor=2", "activations and temporaries", "all-gather", "What rules is", "Model-FLOP utilization"):
+    for words in (
+        "8 x cpu, mesh data=1 fsdp=4 context=1 tensor=2",
+        "activations and temporaries",
+        "all-gather",
+        "What rules is",
+        "Model-FLOP utilization",
+    ):
         assert words in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["devices"] == 8 and set(found["steps"]) == {"train", "evaluation"}

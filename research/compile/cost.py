@@ -10,8 +10,10 @@ import time
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from research.compile import hlo, roofline, traffic
+from research.compile import hlo, roofline
 from research.compile.chips import Chip
+from research.compile.collectives import Collective, find_collectives
+from research.compile.operations import find_operations
 
 
 class OutOfMemory(Exception):
@@ -31,7 +33,7 @@ class Cost:
     flops: float
     hbm_bytes: float
     host_bytes: float  # to and from its memory
-    collectives: tuple[traffic.Collective, ...]
+    collectives: tuple[Collective, ...]
     times: roofline.Times | None  # None for a chip that is not in the table
     rematerialized: int
     unknown_loops: int  # whose length data decide: they count once
@@ -50,7 +52,7 @@ def cost(step, args, mesh: Mesh, chip: Chip | None) -> Cost:
         rematerialized = said().count("Involuntary full rematerialization")
     seconds = time.perf_counter() - start
     program = hlo.parse(compiled.as_text())
-    operations, collectives = traffic.operations(program), traffic.collectives(program, mesh)
+    operations, collectives = find_operations(program), find_collectives(program, mesh)
     flops, hbm, host = (sum(o.times * o[k] for o in operations) for k in range(3))
     m = compiled.memory_analysis()
     return Cost(

@@ -9,9 +9,13 @@ import re
 from collections.abc import Iterator
 
 BYTES = {"pred": 1, "token": 0, "opaque": 0} | {
-    f"{kind}{bits}": bits / 8 for kind, sizes in (("s", (2, 4, 8, 16, 32, 64)), ("u", (2, 4, 8, 16, 32, 64)), ("f", (16, 32, 64)), ("c", (64, 128))) for bits in sizes
+    f"{kind}{bits}": bits / 8
+    for kind, sizes in (("s", (2, 4, 8, 16, 32, 64)), ("u", (2, 4, 8, 16, 32, 64)), ("f", (16, 32, 64)), ("c", (64, 128)))
+    for bits in sizes
 }
-BYTES |= {"bf16": 2, "f4e2m1fn": 0.5} | dict.fromkeys(("f8e4m3", "f8e4m3fn", "f8e4m3fnuz", "f8e4m3b11fnuz", "f8e5m2", "f8e5m2fnuz", "f8e3m4", "f8e8m0fnu"), 1)
+BYTES |= {"bf16": 2, "f4e2m1fn": 0.5} | dict.fromkeys(
+    ("f8e4m3", "f8e4m3fn", "f8e4m3fnuz", "f8e4m3b11fnuz", "f8e5m2", "f8e5m2fnuz", "f8e3m4", "f8e8m0fnu"), 1
+)
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
@@ -78,7 +82,9 @@ class Program:
 
     def inside(self, instruction: Instruction) -> Iterator[Instruction]:
         """The instructions of a fusion or an asynchronous call, and of those within it."""
-        name = instruction.opcode in ("fusion", "async-start", "custom-call") and (instruction.named("calls") or instruction.named("called_computations"))
+        name = instruction.opcode in ("fusion", "async-start", "custom-call") and (
+            instruction.named("calls") or instruction.named("called_computations")
+        )
         for inner in self.computations[name].values() if name else ():
             yield inner
             yield from self.inside(inner)
@@ -116,7 +122,9 @@ class Program:
             update = body[update.operands[0]]
         inner = [i for i in self.inside(update) if i.opcode in ("add", "constant")] if update.opcode == "fusion" else []
         if [i.opcode for i in inner].count("add") == 1:
-            found = [int(i.literal) for i in inner if i.opcode == "constant"] + [c for c in map(lambda n: self._constant(body, n), update.operands) if c is not None]
+            found = [int(i.literal) for i in inner if i.opcode == "constant"] + [
+                c for c in map(lambda n: self._constant(body, n), update.operands) if c is not None
+            ]
         elif update.opcode == "add":
             found = [c for c in (self._constant(body, n) for n in update.operands) if c is not None]
         else:

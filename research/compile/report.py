@@ -42,7 +42,11 @@ def gib(n: float) -> str:
 def memory(steps: dict) -> list[str]:
     classes = list(dict.fromkeys(name for step in steps.values() for name in step["memory"]))
     rows = [["Memory of a device, GiB", *steps]]
-    rows += [[f"  {name}", *(gib(step["memory"][name]) if name in step["memory"] else "" for step in steps.values())] for name in classes if any(step["memory"].get(name) for step in steps.values())]
+    rows += [
+        [f"  {name}", *(gib(step["memory"][name]) if name in step["memory"] else "" for step in steps.values())]
+        for name in classes
+        if any(step["memory"].get(name) for step in steps.values())
+    ]
     totals = {name: sum(step["memory"].values()) for name, step in steps.items()}
     rows.append(["  in all", *map(gib, totals.values())])
     if steps["train"]["available"]:
@@ -112,7 +116,9 @@ def remarks(found: dict) -> list[str]:
     out = [f"A checkpoint has {found['checkpoint_bytes_in_all'] / 1e9:,.1f} GB. Compiling took {', '.join(compiled)}."]
     for name, step in found["steps"].items():
         if step.get("involuntary_rematerializations"):
-            out.append(f"The partitioner replicates {step['involuntary_rematerializations']} tensors of the {name} step for want of a better way: constrain them.")
+            out.append(
+                f"The partitioner replicates {step['involuntary_rematerializations']} tensors of the {name} step for want of a better way: constrain them."
+            )
         if step.get("loops_of_unknown_length"):
             out.append(f"{step['loops_of_unknown_length']} loops of the {name} step end when data say so; they count once.")
     return out + [f"{name} is whole on every device, and over 64 MiB." for name in found["large_and_whole"]]

@@ -6,7 +6,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from research.compile.chips import Chip
-from research.compile.traffic import Collective, Operation
+from research.compile.collectives import Collective
+from research.compile.operations import Operation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,9 @@ def attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask = Mask(), implementation: str =
     if implementation == "splash" and mask.positions_BT is not None:
         implementation = "xla"  # token by token from a cache there is nothing to gain
     if implementation == "splash" and not can_splash:
-        raise UserError("model.attention=splash drops no attention weights and has as many queries as keys: set model.attention_dropout=0, or leave it at auto.")
+        raise UserError(
+            "model.attention=splash drops no attention weights and has as many queries as keys: set model.attention_dropout=0, or leave it at auto."
+        )
     return IMPLEMENTATIONS[implementation](q_BTHK * K**-0.5, k_BSGK, v_BSGK, mask, **({} if drop is None else {"drop": drop}))
 
 

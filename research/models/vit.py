@@ -12,8 +12,8 @@ from flax import linen as nn
 
 from research.core.errors import UserError
 from research.core.sharding import constrain
-from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, bias, kernel, make_norm
 from research.models.attention import attention
+from research.models.layers import Dense, Dropout, Embedding, TransformerConfig, bias, kernel, make_norm
 from research.models.transformer import Mlp, Transformer
 
 SIZES = {  # width, layers, heads, mlp_width

@@ -49,11 +49,13 @@ def decayed(optimizer, rate, weight_decay: float, mask) -> optax.GradientTransfo
 
 # Each takes (schedule, the config's `optimizer` group, decay mask, Muon's dimensions). Names and defaults are Optax's.
 OPTIMIZERS = {
-    "adamw": lambda rate, c, mask, _: optax.adamw(rate, c.b1, c.b2, c.epsilon, weight_decay=c.weight_decay, mask=mask),
+    "adamw": lambda rate, c, mask, _: optax.adamw(rate, c.b1, c.b2, c.epsilon, mu_dtype=c.moment_dtype, weight_decay=c.weight_decay, mask=mask),
     "lamb": lambda rate, c, mask, _: optax.lamb(rate, c.b1, c.b2, c.epsilon, weight_decay=c.weight_decay, mask=mask),
-    "lion": lambda rate, c, mask, _: optax.lion(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=mask),
+    "lion": lambda rate, c, mask, _: optax.lion(rate, c.b1, c.b2, mu_dtype=c.moment_dtype, weight_decay=c.weight_decay, mask=mask),
     "adafactor": lambda rate, c, mask, _: decayed(optax.adafactor(rate), rate, c.weight_decay, mask),
-    "sgd": lambda rate, c, mask, _: decayed(optax.sgd(rate, c.momentum or None, nesterov=c.nesterov), rate, c.weight_decay, mask),
+    "sgd": lambda rate, c, mask, _: decayed(
+        optax.sgd(rate, c.momentum or None, nesterov=c.nesterov, accumulator_dtype=c.moment_dtype), rate, c.weight_decay, mask
+    ),
     "muon": lambda rate, c, mask, dimensions: decayed(
         optax.contrib.muon(
             rate,
@@ -61,6 +63,7 @@ OPTIMIZERS = {
             nesterov=c.nesterov,
             adam_b1=c.b1,
             adam_b2=c.b2,
+            mu_dtype=c.moment_dtype,
             consistent_rms=0.2,  # updates as large as Adam's, so that one learning rate serves both (arXiv 2502.16982)
             muon_weight_dimension_numbers=dimensions,
         ),
@@ -80,6 +83,11 @@ def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformati
     """
     if config.name not in OPTIMIZERS:
         raise UserError(f"optimizer.name is {config.name!r}: choose one of {', '.join(OPTIMIZERS)}.")
+
+    if config.moment_dtype not in (None, "float32", "bfloat16"):
+        raise UserError(f"optimizer.moment_dtype is {config.moment_dtype!r}: choose float32 or bfloat16.")
+    if config.moment_dtype is not None and config.name not in ("adamw", "lion", "sgd", "muon"):
+        raise UserError(f"optimizer.moment_dtype: the moments of {config.name} have the dtype of the parameters; leave it out.")
 
     def decays(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: not (config.no_decay and re.search(config.no_decay, path_name(path))), params)

@@ -54,7 +54,9 @@ def test_the_cpu_s_peak_is_measured():
     assert 1e8 < chips.peak_flops(jax.devices(), "float32") < 1e14
 
 
-@pytest.mark.parametrize("mask, visited", [(Mask(), 1.0), (Mask(causal=True), 3 / 4), (Mask(causal=True, window=100), 3 / 4), (Mask(window=1), 1 / 2)])
+@pytest.mark.parametrize(
+    "mask, visited", [(Mask(), 1.0), (Mask(causal=True), 3 / 4), (Mask(causal=True, window=100), 3 / 4), (Mask(window=1), 1 / 2)]
+)
 def test_kernels_of_attention_count_the_blocks_they_visit(mask, visited):
     """On two by two blocks of 512: below the diagonal and on it there are three, on it two; on four by four each is of 128."""
     T = 1024

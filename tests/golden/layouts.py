@@ -1,6 +1,6 @@
-"""What preflight says of the large configs, kept as files: a change of sharding, of memory or of traffic shows as a difference.
+"""What preflight says of the train step of the large configs, kept as files: a change of sharding, of memory or of traffic shows as a difference.
 
-    python -m tests.golden.layouts [NAME ...]    # compiles them again and writes down what is so now
+python -m tests.golden.layouts [NAME ...]    # compiles them again and writes down what is so now
 """
 
 import json
@@ -29,7 +29,17 @@ def found(name: str) -> dict:
     """What preflight says now, without what differs from run to run."""
     topology, slices, config, *fields = LAYOUTS[name]
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        command = [sys.executable, "-m", "research.preflight", f"--topology={topology}", f"--slices={slices}", f"--config={config}", *fields, f"--json={file.name}"]
+        command = [
+            sys.executable,
+            "-m",
+            "research.preflight",
+            f"--topology={topology}",
+            f"--slices={slices}",
+            f"--config={config}",
+            "--steps=train",
+            *fields,
+            f"--json={file.name}",
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         said = json.loads(pathlib.Path(file.name).read_text())

@@ -94,7 +94,9 @@ def test_heads_share_keys_and_values(implementation, groups):
     check(lambda *args: attention(*args, implementation=implementation), MASKS["causal segments"], 4, groups)
 
 
-@pytest.mark.parametrize("part, kind", [("causal", "causal"), ("window", "band"), ("segments_BT", "segments"), ("keys_BS", "padding, a row of it alone")])
+@pytest.mark.parametrize(
+    "part, kind", [("causal", "causal"), ("window", "band"), ("segments_BT", "segments"), ("keys_BS", "padding, a row of it alone")]
+)
 def test_ignoring_a_part_of_the_mask_is_seen(part, kind):
     dropped = {"causal": False}.get(part)
     with pytest.raises(AssertionError):

@@ -9,8 +9,8 @@ import pytest
 
 from research.core.linen import apply, init
 from research.models import decode
-from research.models.decode import Decoder, Sampling
 from research.models.attention import causal_mask
+from research.models.decode import Decoder, Sampling
 from research.models.gpt import Gpt
 from research.models.layers import TransformerConfig
 from research.tables import from_fields

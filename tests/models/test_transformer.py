@@ -7,8 +7,8 @@ import pytest
 
 from research.core.errors import UserError
 from research.core.linen import init, logical_axes
-from research.models.layers import ACTIVATIONS, Dropout
 from research.models.attention import padding_mask
+from research.models.layers import ACTIVATIONS, Dropout
 from research.models.transformer import Block, Transformer
 from tests.tiny import transformer_config
 

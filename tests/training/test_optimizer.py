@@ -224,3 +224,20 @@ def test_what_is_frozen():
 def test_freezing_nothing_or_all_is_refused(pattern, always, message):
     with pytest.raises(UserError, match=message):
         frozen_names(AXES, pattern, frozenset(always))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "muon"])
+def test_moments_may_be_bfloat16(name):
+    low, full = (make_optimizer(config(name=name, moment_dtype=dtype), optax.constant_schedule(0.1), AXES) for dtype in ("bfloat16", None))
+    floats = lambda optimizer: [x for x in jax.tree.leaves(optimizer.init(PARAMS)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    size = lambda optimizer: sum(x.nbytes for x in floats(optimizer))
+    assert size(low) < size(full) and {str(x.dtype) for x in floats(full)} == {"float32"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.1, atol=0.01), updates(low, steps=3), updates(full, steps=3))
+
+
+@pytest.mark.parametrize(
+    "changes, message", [({"moment_dtype": "int8"}, "choose float32 or bfloat16"), ({"name": "lamb", "moment_dtype": "bfloat16"}, "leave it out")]
+)
+def test_moments_of_another_dtype_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_optimizer(config(**changes), optax.constant_schedule(0.1), AXES)

@@ -71,7 +71,13 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
-GPT = {"model__name": "gpt", "model__norm": "pre", "objective__name": "causal_lm", "model__attention_pattern": ("dense", "local"), "model__attention_window": 5}
+GPT = {
+    "model__name": "gpt",
+    "model__norm": "pre",
+    "objective__name": "causal_lm",
+    "model__attention_pattern": ("dense", "local"),
+    "model__attention_window": 5,
+}
 
 
 def packed(seed: int):

@@ -1,130 +1,19 @@
-"""What a compiled program moves and computes on one device, loops included: bytes of HBM, collectives by kind and mesh axis, FLOPs."""
+"""What a compiled program computes and moves on one device, loops included: FLOPs, bytes of its memory and of its host's."""
 
-import dataclasses
 import math
 import re
 from typing import NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from research.compile.hlo import Instruction, Program, Shape
 from research.compile.kernels import kernel_flops
-
-# What a device sends of V bytes in a ring of n. V: what comes out of an all-gather, what goes into the others.
-SENT = {
-    "all-gather": lambda n: (n - 1) / n,
-    "reduce-scatter": lambda n: (n - 1) / n,
-    "all-reduce": lambda n: 2 * (n - 1) / n,
-    "all-to-all": lambda n: (n - 1) / n,
-    "collective-permute": lambda n: 1.0,
-    "collective-broadcast": lambda n: 1.0,
-}
-SENT["ragged-all-to-all"] = SENT["all-to-all"]
 
 # Names for what is there already, and the ends of what began earlier: nothing is read or written.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id", "replica-id",
     "opt-barrier", "domain", "add-dependency", "copy-done", "slice-done", "async-done", "async-update", "optimization-barrier", "iota", "broadcast",
 }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    kind: str
-    axes: tuple[str, ...]  # of the mesh, along which devices exchange
-    over_dcn: bool  # some of these devices are in other slices
-    asynchronous: bool  # the compiler lets the device compute meanwhile
-    bytes: float  # that a device sends each time
-    times: float  # in a step
-    where: str  # the operation of the model that it serves
-
-
-def collectives(program: Program, mesh: Mesh) -> list[Collective]:
-    """Every collective of the program. Raises ValueError for groups of devices written in a way unknown here."""
-    found, seen = [], set()
-    for computation, outer, times in program.runs():
-        if across := re.search(r'_xla_megascale_transfer_type="(\w+)"', outer.attributes) if outer.opcode == "send" else None:
-            found.append(_between_slices(outer, across[1].lower().replace("_", "-"), mesh, times))
-        inner = [] if outer.opcode in ("call", "conditional", "while") else list(program.inside(outer))
-        scattered = outer.opcode == "fusion" and "all-reduce-scatter" in (outer.named("calls") or "")  # how TPUs write a reduce-scatter
-        for i in (outer, *inner):
-            kind = i.opcode.removesuffix("-start")
-            if kind not in SENT or i.opcode.endswith("-done"):
-                continue
-            if chain := re.search(r'chain_id="(\d+)"', i.attributes):  # one collective, spread over several fusions
-                part = (computation, chain[1], i.named("channel_id"))
-                if part in seen:
-                    continue
-                seen.add(part)
-            kind = "reduce-scatter" if scattered and kind == "all-reduce" else kind
-            groups = device_groups(i.attributes, mesh.size)
-            axes, over_dcn = _span(groups, mesh)
-            n = groups.shape[1]
-            if n > 1:
-                sent = SENT[kind](n) * _volume(program, computation if i is outer else None, i, kind)
-                operation = re.search(r'op_name="([^"]*)"', i.attributes) or re.search(r'op_name="([^"]*)"', outer.attributes)
-                found.append(Collective(kind, axes, over_dcn, _is_asynchronous(i), sent, times, operation[1] if operation else i.name))
-    return found
-
-
-def _between_slices(send: Instruction, kind: str, mesh: Mesh, times: float) -> Collective:
-    """TPUs exchange with other slices by way of their hosts, while they compute."""
-    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
-    axes = tuple(name for k, name in enumerate(mesh.axis_names) if (slices != slices.take([0], axis=k)).any())
-    operation = re.search(r'op_name="([^"]*)"', send.attributes)
-    sent = SENT[kind](int(slices.max()) + 1) * send.shapes[0].bytes
-    return Collective(kind, axes, True, True, sent, times, operation[1] if operation else send.name)
-
-
-def _is_asynchronous(i: Instruction) -> bool:
-    return i.opcode.endswith("-start") or "chain_id=" in i.attributes or "async_collective_name=" in i.attributes
-
-
-def _volume(program: Program, computation: str | None, i: Instruction, kind: str) -> float:
-    shapes = i.shapes
-    if i.opcode == "all-gather-start" or i.opcode == "collective-permute-start":
-        shapes = shapes[len(shapes) // 2 :] if i.opcode == "all-gather-start" else shapes[:1]
-    volume = sum(shape.bytes for shape in shapes)
-    return volume * device_groups(i.attributes, 0).shape[1] if kind == "reduce-scatter" and i.opcode.startswith("reduce-scatter") else volume
-
-
-def device_groups(attributes: str, devices: int) -> np.ndarray:
-    """(groups, members) int: positions in the mesh of the devices that exchange with each other, as the attributes of a collective say."""
-    if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", attributes):
-        return np.array(re.findall(r"\{(\d+),(\d+)\}", pairs[1]), int).reshape(-1, 2)
-    text = re.search(r"replica_groups=(mesh\[[^\]]*\](?:, device_ids=\([^\s]*\))? *\{[^}]*\}|\[[\d,]*\]<=\[[\d,]*\](?:T\([\d,]*\))?|\{(?:\{[\d,]*\},?)*\})", attributes)
-    if text is None:
-        raise ValueError(f"a collective names its devices in a way that is not known: {attributes[:200]}")
-    text = text[1]
-    if text.startswith("mesh"):  # mesh['a'=4,'b'=2] {'a'}, with device_ids=([2,4]T(1,0)) where these are in another order
-        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text)}
-        along = re.findall(r"'(\w+)'", text[text.rindex("{") :])
-        order = [k for k, name in enumerate(sizes) if name not in along] + [list(sizes).index(name) for name in along]
-        permuted = re.search(r"device_ids=\(([^\s]*)\)", text)
-        ids = _permuted(permuted[1]) if permuted else np.arange(math.prod(sizes.values()))
-        return ids.reshape(list(sizes.values())).transpose(order).reshape(-1, math.prod(sizes[name] for name in along))
-    if text.startswith("["):  # [groups,members]<=[shape]T(permutation)
-        shape, _, source = text.partition("<=")
-        return _permuted(source).reshape([int(n) for n in re.findall(r"\d+", shape)])
-    groups = re.findall(r"\{([\d,]+)\}", text[1:-1])
-    return np.array([[int(n) for n in group.split(",")] for group in groups]) if groups else np.arange(devices)[None]
-
-
-def _permuted(text: str) -> np.ndarray:
-    """[4,2]T(1,0): 0 to 7 in rows of that shape, its dimensions permuted."""
-    shape, permutation = re.match(r"\[([\d,]*)\](?:T\(([\d,]*)\))?$", text).groups()
-    shape = [int(n) for n in shape.split(",")]
-    ids = np.arange(math.prod(shape)).reshape(shape)
-    return ids.transpose([int(n) for n in permutation.split(",")]) if permutation else ids
-
-
-def _span(groups: np.ndarray, mesh: Mesh) -> tuple[tuple[str, ...], bool]:
-    """The mesh axes along which the members of a group differ, and whether they lie in several slices."""
-    places = np.array(np.unravel_index(groups, mesh.devices.shape))  # (axes, groups, members)
-    varies = (places != places[:, :, :1]).any((1, 2))
-    slices = np.array([getattr(device, "slice_index", 0) for device in mesh.devices.flat])[groups]
-    return tuple(axis for axis, v in zip(mesh.axis_names, varies) if v), bool((slices != slices[:, :1]).any())
 
 
 class Operation(NamedTuple):
@@ -136,7 +25,7 @@ class Operation(NamedTuple):
     times: float
 
 
-def operations(program: Program) -> list[Operation]:
+def find_operations(program: Program) -> list[Operation]:
     """Every operation of the program outside fusions.
 
     FLOPs are those of matrix products, convolutions and kernels, a multiply-add being two; what several devices compute alike counts on each. A
@@ -146,7 +35,11 @@ def operations(program: Program) -> list[Operation]:
     found = []
     for name, i, times in program.runs():
         computation = program.computations[name]
-        flops = _product_flops(computation, i) + _kernel_flops(computation, i) + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
+        flops = (
+            _product_flops(computation, i)
+            + _kernel_flops(computation, i)
+            + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
+        )
         free = i.opcode in _FREE or i.opcode.endswith("-done")
         hbm, host = (0.0, 0.0) if free else (_hbm_bytes(program, computation, i), _host_bytes(computation, i))
         if flops or hbm or host:
@@ -172,7 +65,11 @@ _HOST = 5
 
 
 def _moved(computation, i: Instruction) -> Shape:
-    return computation[i.operands[1]].shapes[0] if i.opcode == "dynamic-update-slice-start" else i.shapes[1 if i.opcode in ("copy-start", "slice-start") else -2]
+    return (
+        computation[i.operands[1]].shapes[0]
+        if i.opcode == "dynamic-update-slice-start"
+        else i.shapes[1 if i.opcode in ("copy-start", "slice-start") else -2]
+    )
 
 
 def _host_bytes(computation, i: Instruction) -> float:
@@ -269,5 +166,7 @@ def _convolution_flops(i: Instruction, lhs, kernel) -> float:
         at = np.arange(out[outputs.index(str(d))])[:, None] * stride + np.arange(size)[None] * rhs_dilation - low
         extent = (lhs[inputs.index(str(d))] - 1) * lhs_dilation + 1
         pairs *= int(((at >= 0) & (at < extent) & (at % lhs_dilation == 0)).sum())
-    groups = int((re.search(r"batch_group_count=(\d+)", i.attributes) or (0, 1))[1])  # the kernel's input features are those of one feature group already
+    groups = int(
+        (re.search(r"batch_group_count=(\d+)", i.attributes) or (0, 1))[1]
+    )  # the kernel's input features are those of one feature group already
     return 2.0 * out[outputs.index("b")] * out[outputs.index("f")] * kernel[kernels.index("i")] * pairs / groups

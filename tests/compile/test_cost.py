@@ -10,8 +10,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research import build, preflight
-from research.compile import hlo, kernels, traffic
+from research.compile import hlo, kernels
+from research.compile.collectives import device_groups, find_collectives
 from research.compile.cost import cost, device_bytes, out_of_memory
+from research.compile.operations import find_operations
 from research.core import sharding
 from tests.tiny import tiny_config
 
@@ -23,7 +25,7 @@ def program_of(function, *args, **options):
 
 
 def flops_of(program) -> float:
-    return sum(o.times * o.flops for o in traffic.operations(program))
+    return sum(o.times * o.flops for o in find_operations(program))
 
 
 def shape(*dims):
@@ -37,12 +39,12 @@ def test_a_dense_stack_has_the_closed_form():
 
 def test_a_product_reads_and_writes_each_array_once():
     program = program_of(jnp.matmul, shape(64, 128), shape(128, 256))
-    assert sum(o.hbm for o in traffic.operations(program)) == 4 * (64 * 128 + 128 * 256 + 64 * 256)
+    assert sum(o.hbm for o in find_operations(program)) == 4 * (64 * 128 + 128 * 256 + 64 * 256)
 
 
 def test_of_stacked_weights_a_round_reads_one_layer():
     stack = lambda x, w: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
-    read = lambda layers: sum(o.times * o.hbm for o in traffic.operations(program_of(stack, shape(256, 256), shape(layers, 256, 256))))
+    read = lambda layers: sum(o.times * o.hbm for o in find_operations(program_of(stack, shape(256, 256), shape(layers, 256, 256))))
     assert read(40) / read(20) == pytest.approx(2, rel=0.1)  # were all 40 layers read each time it would be 4
 
 
@@ -73,18 +75,18 @@ def test_convolutions_as_tpus_write_products(line, flops):
     ],
 )
 def test_groups_of_devices(text, groups):
-    np.testing.assert_array_equal(traffic.device_groups(f", channel_id=1, {text}, x=1", 4), groups)
+    np.testing.assert_array_equal(device_groups(f", channel_id=1, {text}, x=1", 4), groups)
 
 
 def test_groups_written_in_an_unknown_way_are_an_error():
     with pytest.raises(ValueError, match="not known"):
-        traffic.device_groups(", replica_groups=all", 4)
+        device_groups(", replica_groups=all", 4)
 
 
 def sent(program, mesh):
     """{(kind, axes): bytes in a run}"""
     found = {}
-    for c in traffic.collectives(program, mesh):
+    for c in find_collectives(program, mesh):
         found[c.kind, c.axes] = found.get((c.kind, c.axes), 0) + c.times * c.bytes
     return found
 
@@ -108,7 +110,14 @@ def train_cost(**changes):
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_scanned_and_unrolled_cost_the_same(tensor):
-    model = {"model__layers": 6, "model__width": 32, "model__mlp_width": 128, "mesh__fsdp": 8 // tensor, "mesh__tensor": tensor, "data__batch_size": 32}
+    model = {
+        "model__layers": 6,
+        "model__width": 32,
+        "model__mlp_width": 128,
+        "mesh__fsdp": 8 // tensor,
+        "mesh__tensor": tensor,
+        "data__batch_size": 32,
+    }
     (_, scanned), (_, unrolled) = (train_cost(model__scan_layers=scan, **model) for scan in (True, False))
     assert scanned.flops == pytest.approx(unrolled.flops, rel=0.01)
     total = lambda c: sum(x.times * x.bytes for x in c.collectives)
@@ -176,5 +185,5 @@ def test_a_collective_spread_over_fusions_counts_once():
     mesh = sharding.make_mesh(ONES | {"fsdp": 8})
     part = '%g{n} = f32[8,4] all-gather(%x), channel_id=3, replica_groups=[1,8]<=[8], dimensions={{0}}, frontend_attributes={{chain_id="1"}}'
     text = "ENTRY %main () -> f32[] {\n  %x = f32[1,4] parameter(0)\n" + "".join(f"  {part.format(n=n)}\n" for n in range(3)) + "}\n"
-    (found,) = traffic.collectives(hlo.parse(text), mesh)
+    (found,) = find_collectives(hlo.parse(text), mesh)
     assert dataclasses.astuple(found)[:4] == ("all-gather", ("fsdp",), False, True) and found.bytes == 8 * 4 * 4 * 7 / 8
