@@ -39,6 +39,8 @@ def main(argv):
     found = {"topology": name, "slices": values.slices}
     layouts = config, len(devices), values.slices, lambda fields: train_step_of(config, devices, fields)
     if values.fit:
+        if chips.chip_of(devices, config.model.dtype) is None:
+            raise UserError(f"--fit: what a {devices[0].device_kind} can do is not in research/compile/chips.py: give it a row.")
         trials = list(tqdm(fit.search(*layouts), desc="compiling layouts", unit=""))
         best = min(trials, key=lambda trial: trial.seconds)
         print("\n".join(report.trials(trials)))

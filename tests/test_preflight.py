@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from research import build, preflight
-from research.compile import fit, report
+from research.compile import fit, report, topology
 from research.compile.roofline import Times
+from research.core.errors import UserError
 from tests.tiny import tiny_config
 
 
@@ -42,19 +43,23 @@ def test_the_command(tmp_path):
     assert train["memory"]["gradients"] == train["memory"]["parameters"]
 
 
+def test_what_cannot_be_laid_out_is_one_line():
+    done = run("--topology=cpu:8", "--config.mesh.fsdp=3")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "8 devices" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments, message", [([], "say where it is to run: --topology"), (["--topology=v9:2x2"], "stands for nothing")])
+def test_a_topology_that_is_none_is_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        preflight.main(["preflight", "--config=tests/tiny.py", *arguments])
+
+
 @pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ([], "say where it is to run: --topology"),
-        (["--topology=v9:2x2"], "stands for nothing"),
-        (["--topology=cpu:many"], "how many CPU devices"),
-        (["--topology=cpu:8", "--slices=2"], "only TPUs have slices"),
-        (["--topology=cpu:8", "--config.mesh.fsdp=3"], "8 devices"),
-    ],
+    "name, slices, message", [("cpu:8", 2, "only TPUs have slices"), ("v5p", 1, "stands for nothing"), ("v5p:axb", 1, "stands for nothing")]
 )
-def test_what_is_asked_wrongly_is_one_line(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+def test_devices_that_there_cannot_be_are_refused(name, slices, message):
+    with pytest.raises(UserError, match=message):
+        topology.devices(name, slices)
 
 
 def test_the_decode_step_is_one_more_token_of_each_text():

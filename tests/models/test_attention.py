@@ -103,8 +103,15 @@ def test_ignoring_a_part_of_the_mask_is_seen(part, kind):
         check(lambda q, k, v, mask: attention(q, k, v, dataclasses.replace(mask, **{part: dropped}), implementation="xla"), MASKS[kind], 4, 2)
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 2, "tensor": 2}, {"context": 4}, {"context": 2, "tensor": 2}])
-@pytest.mark.parametrize("kind", ["causal segments", "padding, a row of it alone", "causal band"])
+OVER_DEVICES = [
+    ({"fsdp": 2, "tensor": 2}, "causal segments"),
+    ({"context": 4}, "causal band"),
+    ({"context": 2, "tensor": 2}, "padding, a row of it alone"),
+]
+MORE = [(sizes, kind) for sizes, _ in OVER_DEVICES for _, kind in OVER_DEVICES if (sizes, kind) not in OVER_DEVICES]
+
+
+@pytest.mark.parametrize("sizes, kind", OVER_DEVICES + [pytest.param(*more, marks=pytest.mark.slow) for more in MORE])
 def test_splash_is_the_same_over_devices(sizes, kind):
     """Rows over fsdp, heads over tensor, queries over context."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | sizes, jax.devices()[:4])

@@ -86,7 +86,7 @@ def recomputed(config, params, inputs) -> int:
 
 
 # How many of the 8 matrix products of a block's forward pass are computed again: weights of attention need the scores, whatever else is kept.
-REMAT = {"full": 8, "dots": 2, "attention": 7, "dots_attention": 1}
+REMAT = {"full": 8, "dots": 2, "attention": 7, "projections": 2, "matmuls": 1, "offload": 2}
 
 
 @pytest.mark.parametrize("remat", REMAT)
