@@ -66,7 +66,8 @@ class Program:
         for instruction in self.computations[name].values():
             yield name, instruction, times
             if instruction.opcode == "while":
-                yield from self._runs(instruction.named("body"), times * (self.trips(name, instruction) or 1))
+                trips = self.trips(name, instruction)
+                yield from self._runs(instruction.named("body"), times * (1 if trips is None else trips))
             elif instruction.opcode == "call":
                 yield from self._runs(instruction.named("to_apply"), times)
             elif instruction.opcode == "conditional":

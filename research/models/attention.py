@@ -64,17 +64,20 @@ def attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask = Mask(), implementation: str =
     """softmax(q k^T / sqrt(K)) v -> (B, T, H, K), the softmax in float32.
 
     Each of the G heads of keys and values serves the H / G heads of queries beside it (arXiv 2305.13245). `drop` is applied to the weights. `implementation`:
-    a row of IMPLEMENTATIONS, or auto: splash on a TPU where it can be (tokens enough, no dropout, no cache), else xla.
+    a row of IMPLEMENTATIONS, or auto: splash on a TPU where it can be (128 tokens or more, no dropout, rows and heads that divide over the devices), else
+    xla. From a cache, token by token, it is always xla.
     """
     B, T, H, K = q_BTHK.shape
-    can_splash = drop is None and mask.positions_BT is None and T == k_BSGK.shape[1]
+    if mask.positions_BT is not None:
+        implementation = "xla"
+    divides = not (B % parts("batch") or H % parts("heads") or k_BSGK.shape[2] % parts("heads"))
+    can_splash = drop is None and T == k_BSGK.shape[1] and divides
     if implementation == "auto":
         implementation = "splash" if platform() == "tpu" and can_splash and T >= 128 else "xla"
-    if implementation == "splash" and mask.positions_BT is not None:
-        implementation = "xla"  # token by token from a cache there is nothing to gain
     if implementation == "splash" and not can_splash:
         raise UserError(
-            "model.attention=splash drops no attention weights and has as many queries as keys: set model.attention_dropout=0, or leave it at auto."
+            "model.attention=splash drops no attention weights, and rows and heads divide over the devices: set model.attention_dropout=0 and config.mesh "
+            "so, or leave it at auto."
         )
     return IMPLEMENTATIONS[implementation](q_BTHK * K**-0.5, k_BSGK, v_BSGK, mask, **({} if drop is None else {"drop": drop}))
 
@@ -117,7 +120,7 @@ def splash_attention(q_BTHK, k_BTGK, v_BTGK, mask: Mask):
         branches = (functools.partial(splash_attention, mask=mask.replace(banded=None, window=window)) for window in (mask.window, None))
         return jax.lax.cond(mask.banded, *branches, q_BTHK, k_BTGK, v_BTGK)
     T = q_BTHK.shape[1]
-    padding = -T % 128  # a block has 128 tokens or a multiple
+    padding = -T % (128 * parts("sequence"))  # a block has 128 tokens or a multiple
     segments_BT, keys_BT = mask.segments_BT, mask.segments_BT if mask.keys_BS is None else mask.keys_BS
     if padding and segments_BT is None:
         segments_BT = keys_BT = jnp.zeros(q_BTHK.shape[:2], jnp.int32)

@@ -115,8 +115,10 @@ MORE = [(sizes, kind) for sizes, _ in OVER_DEVICES for _, kind in OVER_DEVICES i
 def test_splash_is_the_same_over_devices(sizes, kind):
     """Rows over fsdp, heads over tensor, queries over context."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | sizes, jax.devices()[:4])
-    arrays = [np.pad(x, ((0, 0), (0, 362), (0, 0), (0, 0))) for x in inputs(4, 2)]  # 512 tokens: 128 for each of four
-    wide = jax.tree.map(lambda x: jnp.pad(jnp.asarray(x), ((0, 0), (0, 362))), MASKS[kind])
+    arrays = [
+        np.pad(x, ((0, 0), (0, 106), (0, 0), (0, 0))) for x in inputs(4, 2)
+    ]  # 256 tokens: a block for each of two, half of one for each of four
+    wide = jax.tree.map(lambda x: jnp.pad(jnp.asarray(x), ((0, 0), (0, 106))), MASKS[kind])
     run = lambda q, k, v, mask: attention(q, k, v, mask, implementation="splash")
     alone = jax.jit(lambda *arrays: computed(run, wide, arrays))(*arrays)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
@@ -129,3 +131,15 @@ def test_splash_refuses_what_it_cannot_do():
     q, k, v, _ = (jnp.asarray(x, jnp.float32) for x in inputs(4, 4))
     with pytest.raises(UserError, match="attention_dropout"):
         attention(q, k, v, implementation="splash", drop=lambda weights: weights)
+
+
+@pytest.mark.parametrize(
+    "rows, tokens, drop, chosen", [(4, 256, None, True), (3, 256, None, False), (4, 96, None, False), (4, 256, lambda w: w, False)]
+)
+def test_a_tpu_gets_splash_where_it_can_be(monkeypatch, rows, tokens, drop, chosen):
+    monkeypatch.setattr("research.models.attention.platform", lambda: "tpu")
+    x = jax.ShapeDtypeStruct((rows, tokens, 4, 8), "float32")
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "context": 1, "tensor": 1}, jax.devices()[:4])
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
+        text = str(jax.make_jaxpr(lambda x: attention(x, x, x, Mask(causal=True), drop=drop))(x))
+        assert ("pallas_call" in text) == chosen
