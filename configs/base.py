@@ -71,6 +71,7 @@ def get_config():
     c.objective.mask_rate = 0.15  # masked_lm, masked_image: of the tokens or patches, hidden and to be predicted
     c.objective.whole_word = False  # masked_lm: hide all pieces of a word or none
     c.objective.next_sentence = True  # masked_lm: add the next-sentence loss
+    c.objective.pairs_per_row = 1  # masked_lm: sentence pairs that may share a row, none seeing another, so that less is padding (arXiv 2107.02027)
     c.objective.z_loss = 0.0  # causal_lm: weight of log(Z)^2, which keeps logits from drifting (arXiv 2204.02311, section 5)
     c.objective.loss_chunks = 1  # causal_lm: parts of the tokens of a row, of which one has its logits in memory at a time
     c.objective.label_smoothing = 0.0  # causal_lm, classification: probability taken from the label and spread over all

@@ -16,7 +16,7 @@ from research.data.images import Images, ImageText, ImageViews, LabelledImages, 
 from research.data.labelled_text import Answers, LabelledText, TokenLabels
 from research.data.mnist_5k import Mnist5k
 from research.data.movie_reviews import MovieReviews
-from research.data.packing import PackedText
+from research.data.packing import PackedPairs, PackedText
 from research.data.pairs import SentencePairs
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextPairs, TextTriples, TextViews
@@ -74,7 +74,8 @@ def two_tower(group) -> TwoTower:
 
 def sentence_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
     tokenizer, vocabulary = corpus.text_tools()
-    return SentencePairs(text.token_store(corpus.documents(split), tokenizer), length, vocabulary, config.data.short_rate)
+    pairs, most = SentencePairs(text.token_store(corpus.documents(split), tokenizer), length, vocabulary, config.data.short_rate), config.objective.pairs_per_row
+    return pairs if most == 1 else PackedPairs(pairs, length, most, config.seed if training else 0)
 
 
 def packed_text(config, corpus: Corpus, split: str, length: int, training: bool):

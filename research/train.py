@@ -38,6 +38,9 @@ def main(argv):
     if speaks:
         labels = corpus.labels if build.tells_classes(config) else None
         run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
+        for name, made in corpus.manifest.items():
+            if "packing_efficiency" in made:
+                print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
     writer = MetricWriter(workdir, start, active=speaks)
     progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
     with contextlib.ExitStack() as closing, e.in_force():

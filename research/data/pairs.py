@@ -1,10 +1,27 @@
 """Sentence pairs for next-sentence prediction (arXiv 1810.04805, section 3.1 and appendix A.2)."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from research.core.errors import UserError
 from research.core.types import Vocabulary
 from research.data.text import TokenStore
+
+
+class Pair(NamedTuple):
+    """Where the tokens of a and b begin in the store, and how many there are."""
+
+    a_begin: int
+    a_length: int
+    b_begin: int
+    b_length: int
+    is_next: bool
+
+    @property
+    def size(self) -> int:
+        """Of its tokens, [CLS] and twice [SEP] among them."""
+        return self.a_length + self.b_length + 3
 
 
 class SentencePairs:
@@ -19,7 +36,7 @@ class SentencePairs:
 
     def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, short_rate: float):
         vocabulary.require("sentence_pairs", "pad", "cls", "sep")
-        self._store, self._length, self._vocabulary, self._short_rate = store, length, vocabulary, short_rate
+        self._store, self._length, self._vocabulary, self.short_rate = store, length, vocabulary, short_rate
         document = np.repeat(np.arange(len(store.documents) - 1), np.diff(store.documents))  # of each sentence
         offset = store.sentences[:-1] - store.sentences[store.documents[document]]  # of each sentence in its document
         stretch = offset // (length - 3)
@@ -37,23 +54,35 @@ class SentencePairs:
 
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """tokens and token_types (length,) int32, is_next int32: [CLS] a [SEP] b [SEP], then padding."""
+        pair = self.draw(i, rng)
+        tokens, types = np.full(self._length, self.pad, np.int32), np.zeros(self._length, np.int32)
+        tokens[: pair.size], types[: pair.size] = self.lay_out(pair)
+        return {"tokens": tokens, "token_types": types, "is_next": np.int32(pair.is_next)}
+
+    @property
+    def pad(self) -> int:
+        return self._vocabulary.pad
+
+    def draw(self, i: int, rng: np.random.Generator) -> Pair:
+        """A pair of stretch i."""
         boundaries = self._store.sentences
         split = rng.integers(self._begins[i] + 1, self._ends[i])
         begin, middle = int(boundaries[self._begins[i]]), int(boundaries[split])
         room = self._length - 3
-        if rng.random() < self._short_rate:
+        if rng.random() < self.short_rate:
             room = int(rng.integers(2, room + 1))
         a_length = min(middle - begin, room // 2)
         b_length = self._cut(middle, room - a_length, self._document[i], rng)
         is_next = rng.random() < 0.5
         b_begin, b_length = (middle, b_length) if is_next else self._elsewhere(i, b_length, rng)
         # a keeps its end and b its beginning: the question is whether they meet.
-        a, b = self._store.tokens[middle - a_length : middle], self._store.tokens[b_begin : b_begin + b_length]
-        v = self._vocabulary
-        tokens, types = np.full(self._length, v.pad, np.int32), np.zeros(self._length, np.int32)
-        tokens[: a_length + b_length + 3] = np.concatenate([[v.cls], a, [v.sep], b, [v.sep]])
-        types[a_length + 2 : a_length + b_length + 3] = 1
-        return {"tokens": tokens, "token_types": types, "is_next": np.int32(is_next)}
+        return Pair(middle - a_length, a_length, b_begin, b_length, is_next)
+
+    def lay_out(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """tokens and token_types (size,)."""
+        v, take = self._vocabulary, lambda begin, length: self._store.tokens[begin : begin + length]
+        a, b = take(pair.a_begin, pair.a_length), take(pair.b_begin, pair.b_length)
+        return np.concatenate([[v.cls], a, [v.sep], b, [v.sep]]), np.repeat([0, 1], [len(a) + 2, len(b) + 1])
 
     def _cut(self, start: int, wanted: int, document: int, rng) -> int:
         """How many tokens b takes: those wanted, or, where the document ends before, so many that it does not end with it."""

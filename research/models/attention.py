@@ -55,6 +55,13 @@ def causal_mask(segments_BT) -> Mask:
     return Mask(segments_BT, causal=True)
 
 
+def positions_in_segments(segments_BT):
+    """positions_BT int32 of packed rows: each segment counts from 0."""
+    index_T = jnp.arange(segments_BT.shape[1])
+    begins_BT = segments_BT != jnp.roll(segments_BT, 1, axis=1)
+    return index_T - jax.lax.cummax(jnp.where(begins_BT | (index_T == 0), index_T, 0), axis=1)
+
+
 def padding_mask(mask_BT) -> Mask:
     """Every token sees the real ones: where mask_BT, bool, is True."""
     return Mask(jnp.ones(mask_BT.shape, jnp.int32), mask_BT.astype(jnp.int32))

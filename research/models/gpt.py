@@ -77,10 +77,3 @@ class Gpt(nn.Module):
     def logits(self, hidden_BTD):
         logits_BTV = self.word.attend(hidden_BTD) if self.config.tied_head else self.head(hidden_BTD)
         return constrain(logits_BTV, "batch", "sequence", "vocab")
-
-
-def positions_in_segments(segments_BT):
-    """positions_BT int32 of packed rows: each segment counts from 0."""
-    index_T = jnp.arange(segments_BT.shape[1])
-    begins_BT = segments_BT != jnp.roll(segments_BT, 1, axis=1)
-    return index_T - jax.lax.cummax(jnp.where(begins_BT | (index_T == 0), index_T, 0), axis=1)

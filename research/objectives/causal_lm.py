@@ -9,8 +9,7 @@ from flax import linen as nn
 from research.core import linen
 from research.core.errors import UserError
 from research.core.types import Mean, Vocabulary
-from research.models.attention import causal_mask
-from research.models.gpt import positions_in_segments
+from research.models.attention import causal_mask, positions_in_segments
 from research.objectives.losses import cross_entropy
 
 

@@ -21,7 +21,8 @@ class MaskedLM:
     loss = mean over masked tokens of -log p(token) + mean over pairs of -log p(is_next).
 
     Batch: `tokens` (B, T) int32 = [CLS] a [SEP] b [SEP] then padding, `token_types` (B, T) int32, `is_next` (B,) int32,
-    `valid` (B,) bool. Masking happens here, on the device: 15 % of the tokens, of which 80 % become [MASK], 10 % a random
+    `valid` (B,) bool. With `pairs_per_row` N > 1 rows are packed: also `segments` (B, T) int32, 0 at padding and 1, 2, ... the pairs of the row,
+    and `is_next` (B, N), -1 where there are fewer; a pair sees itself alone, and each counts as much as if it had a row to itself. Masking happens here, on the device: 15 % of the tokens, of which 80 % become [MASK], 10 % a random
     token and 10 % stay. The draws of an example are keyed by the step, the microbatch and the example's own tokens: where in the
     batch it stands and which device holds it do not matter, and in evaluation it has one fixed mask.
     """
@@ -33,6 +34,7 @@ class MaskedLM:
     mask_rate: float = 0.15
     whole_word: bool = False
     next_sentence: bool = True
+    pairs_per_row: int = 1
     separable = True
     predicts = "masked words"
 
@@ -44,19 +46,27 @@ class MaskedLM:
     @property
     def example_batch(self):
         tokens = jax.ShapeDtypeStruct((self.batch_size, self.length), jnp.int32)
-        is_next = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
-        return {"tokens": tokens, "token_types": tokens, "is_next": is_next, "valid": jax.ShapeDtypeStruct((self.batch_size,), bool)}
+        of_rows = lambda dtype, *shape: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
+        batch = {"tokens": tokens, "token_types": tokens, "valid": of_rows(bool)}
+        if self.pairs_per_row == 1:
+            return batch | {"is_next": of_rows(jnp.int32)}
+        return batch | {"is_next": of_rows(jnp.int32, self.pairs_per_row), "segments": tokens}
+
+    @property
+    def _sequences(self) -> int:
+        """Of a row, those about which the model is asked whether the second segment follows."""
+        return self.pairs_per_row if self.next_sentence else 0
 
     @property
     def _inputs(self):
         return linen.zeros(self.model.inputs(1, self.length)), jnp.zeros((1, self.predictions(self.length)), jnp.int32)
 
     def init(self, rng):
-        return linen.init(self.model, rng, *self._inputs, self.next_sentence)
+        return linen.init(self.model, rng, *self._inputs, int(self.next_sentence))
 
     @property
     def logical_axes(self):
-        return linen.logical_axes(self.model, *self._inputs, self.next_sentence)
+        return linen.logical_axes(self.model, *self._inputs, int(self.next_sentence))
 
     def predictions(self, length: int) -> int:
         """P, the most tokens ever hidden in a sequence of `length`."""
@@ -67,13 +77,16 @@ class MaskedLM:
         mask_rng, dropout_rng = (jax.random.key(0), None) if rng is None else jax.random.split(rng)
         masked_BT, positions_BP, chosen_BP = self.hide(tokens_BT, mask_rng)
         labels_BP = jnp.take_along_axis(tokens_BT, positions_BP, axis=1)
-        inputs = {"tokens": masked_BT, "token_types": batch["token_types"], "mask": tokens_BT != self.vocabulary.pad}
-        logits_BPV, next_logits_B2 = linen.apply(self.model, params, dropout_rng, inputs, positions_BP, self.next_sentence)
+        seen = {"mask": tokens_BT != self.vocabulary.pad} if self.pairs_per_row == 1 else {"segments": batch["segments"]}
+        inputs = {"tokens": masked_BT, "token_types": batch["token_types"]} | seen
+        logits_BPV, next_logits_Bx2 = linen.apply(self.model, params, dropout_rng, inputs, positions_BP, self._sequences)
         terms = {"masked_lm_loss": Mean.of(cross_entropy(logits_BPV, labels_BP), chosen_BP & valid_B[:, None])}
         metrics = {"masked_accuracy": Mean.of(logits_BPV.argmax(-1) == labels_BP, chosen_BP & valid_B[:, None])}
         if self.next_sentence:
-            terms["next_sentence_loss"] = Mean.of(cross_entropy(next_logits_B2, batch["is_next"]), valid_B)
-            metrics["next_sentence_accuracy"] = Mean.of(next_logits_B2.argmax(-1) == batch["is_next"], valid_B)
+            is_next_Bx = batch["is_next"]
+            asked_Bx = (is_next_Bx >= 0) & valid_B.reshape(-1, *[1] * (is_next_Bx.ndim - 1))
+            terms["next_sentence_loss"] = Mean.of(cross_entropy(next_logits_Bx2, jnp.maximum(is_next_Bx, 0)), asked_Bx)
+            metrics["next_sentence_accuracy"] = Mean.of(next_logits_Bx2.argmax(-1) == is_next_Bx, asked_Bx)
         return terms, metrics
 
     def hide(self, tokens_BT, rng):
@@ -120,5 +133,5 @@ class MaskedLM:
 
     def predict(self, params, inputs):
         """probabilities (B, P, V) float32 of the tokens at `positions` (B, P) int32, given all others."""
-        logits_BPV, _ = linen.apply(self.model, params, None, inputs, inputs["positions"], False)
+        logits_BPV, _ = linen.apply(self.model, params, None, inputs, inputs["positions"], 0)
         return {"probabilities": jax.nn.softmax(logits_BPV)}

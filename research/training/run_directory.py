@@ -35,12 +35,13 @@ def check_config(workdir: pathlib.Path, config, defaults):
 
 
 def check_data(workdir: pathlib.Path, manifest: dict):
-    """Raises UserError if the run has so far seen other data than `manifest` tells of: what was made anew may differ."""
+    """Raises UserError if the run has so far seen other data than `manifest` tells of: what was made anew may differ. What only one of them tells is let be."""
     path = workdir / "provenance.json"
     before = json.loads(path.read_text())["starts"][-1]["data"] if path.exists() else {}
     for split in before.keys() & manifest.keys():
-        if before[split] != manifest[split]:
-            raise UserError(f"{workdir} was trained on other data: {split} was {before[split]}, is {manifest[split]} now. Choose another --workdir.")
+        was, now = before[split], manifest[split]
+        if any(was[what] != now[what] for what in was.keys() & now.keys()):
+            raise UserError(f"{workdir} was trained on other data: {split} was {was}, is {now} now. Choose another --workdir.")
 
 
 def write(workdir: pathlib.Path, config, tokenizer, labels: tuple[str, ...] | None, argv: list[str], data_manifest: dict):

@@ -56,7 +56,7 @@ def outputs(e, params, inputs):
     if name == "masked_lm":
         B, T = inputs["tokens"].shape
         every_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-        logits_BTV, next_B2 = linen.apply(o.model, params, None, inputs, every_BT, o.next_sentence)
+        logits_BTV, next_B2 = linen.apply(o.model, params, None, inputs, every_BT, int(o.next_sentence))
         return {"logits": logits_BTV} | ({} if next_B2 is None else {"next_sentence": next_B2[:, ::-1]})
     if name == "causal_lm":
         tokens_BT, mask_BT = inputs["tokens"], inputs["mask"]

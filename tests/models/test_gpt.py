@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from research.core import linen
-from research.models.attention import causal_mask
-from research.models.gpt import Gpt, positions_in_segments
+from research.models.attention import causal_mask, positions_in_segments
+from research.models.gpt import Gpt
 from tests.tiny import transformer_config
 
 VARIANTS = {

@@ -7,6 +7,7 @@ import pytest
 
 from research import build
 from research.core import config as config_lib
+from research.core import linen
 from research.core.errors import UserError
 from research.core.types import Vocabulary
 from research.models.bert import Bert
@@ -165,6 +166,56 @@ def test_without_next_sentence_there_is_one_term(objective, params):
     }
     axes = lambda tree: jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, tuple))
     assert axes(alone.logical_axes) == jax.tree.structure(jax.eval_shape(alone.init, jax.random.key(0)))
+
+
+def pack_rows(batch, rows):
+    """The pairs of `batch` with several to a row: `rows` says which."""
+    length = sum((batch["tokens"][list(row)] > 0).sum() for row in rows[:1]) + 5
+    out = {name: np.zeros((len(rows), length), np.int32) for name in ("tokens", "token_types", "segments")}
+    out |= {"is_next": np.full((len(rows), 3), -1, np.int32), "valid": np.ones(len(rows), bool)}
+    for r, row in enumerate(rows):
+        at = 0
+        for n, i in enumerate(row):
+            size = (batch["tokens"][i] > 0).sum()
+            for name in ("tokens", "token_types"):
+                out[name][r, at : at + size] = batch[name][i, :size]
+            out["segments"][r, at : at + size] = n + 1
+            out["is_next"][r, n] = batch["is_next"][i]
+            at += size
+    return out
+
+
+def test_packed_pairs_are_as_if_each_had_a_row_of_its_own(objective, params):
+    """Hidden states at every token, the loss and the accuracy of the next sentence, and their gradients."""
+    model = dataclasses.replace(objective.model.config, max_length=128)
+    one = dataclasses.replace(objective, model=Bert(model), length=128, mask_rate=0.0)
+    params = one.init(jax.random.key(0))
+    several = dataclasses.replace(one, pairs_per_row=3)
+    batch = make_batch(5) | {"valid": np.ones(5, bool)}
+    packed = pack_rows(batch, [(0, 1, 2), (3, 4)])
+    assert {name: x.dtype for name, x in several.example_batch.items()} == {name: x.dtype for name, x in packed.items()}
+    apart = linen.apply(one.model, params, None, batch | {"mask": batch["tokens"] > 0}, method="encode")
+    joined = linen.apply(one.model, params, None, {name: jnp.asarray(x) for name, x in packed.items()}, method="encode")
+    for n, i in ((1, 1), (3, 2)):
+        places = packed["segments"][0] == n
+        np.testing.assert_allclose(joined[0, places], apart[i, : places.sum()], rtol=1e-4, atol=1e-5)
+
+    def next_sentence(what, batch):
+        def loss(params):
+            terms, metrics = what.loss_fn(params, batch, None)
+            return terms["next_sentence_loss"].value, (terms["next_sentence_loss"], metrics["next_sentence_accuracy"])
+
+        (_, means), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return means, gradients
+
+    (found, gradients), (wanted, expected) = next_sentence(several, packed), next_sentence(one, batch)
+    assert found[0].count == wanted[0].count == 5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), (found, gradients), (wanted, expected))
+    tokens = packed["tokens"].copy()
+    tokens[0, 1] += 1  # of the first pair: the others do not see it
+    moved = linen.apply(one.model, params, None, {name: jnp.asarray(x) for name, x in (packed | {"tokens": tokens}).items()}, method="encode")
+    changed = np.abs(np.asarray(moved - joined)).max(-1)[0] > 0
+    assert changed[packed["segments"][0] == 1].all() and not changed[packed["segments"][0] != 1].any()
 
 
 def test_a_vocabulary_without_a_mask_is_refused(objective):

@@ -87,6 +87,36 @@ def packed(seed: int):
     return {"tokens": draw.integers(5, 64, (16, 32)).astype(np.int32), "segments": segments, "valid": np.ones(16, bool)}
 
 
+def packed_pairs(seed: int):
+    """Sixteen rows of two pairs, the second absent from some."""
+    one, two = (make_batch(16, 32, seed) for seed in (2 * seed, 2 * seed + 1))
+    join = lambda name: np.concatenate([one[name], two[name]], 1)
+    used = join("tokens") > 0
+    order = np.argsort(~used, axis=1, kind="stable")
+    in_order = lambda x: np.take_along_axis(x, order, 1)[:, :64]
+    segments = np.where(used, np.repeat([[1, 2]], 32, axis=1), 0).astype(np.int32)
+    return {
+        "tokens": in_order(join("tokens")),
+        "token_types": in_order(join("token_types")),
+        "segments": in_order(segments),
+        "is_next": np.stack([one["is_next"], two["is_next"], np.full(16, -1, np.int32)], 1),
+        "valid": np.ones(16, bool),
+    }
+
+
+def test_an_encoder_on_packed_pairs_equals_one_device():
+    found = []
+    for where in ("", "fsdp_tp/context"):
+        e = experiment(where, objective__pairs_per_row=3, model__max_length=64, data__length=64)
+        state = jax.jit(e.init, out_shardings=e.shardings)()
+        with e.in_force():
+            state, means = e.train_step(state, e.place(packed_pairs(0), 16))
+            state, more = e.train_step(state, e.place(packed_pairs(1), 16))
+        found.append((to_host(means), to_host(more)))
+    for alone, split in zip(*found):
+        assert split == pytest.approx(alone, rel=2e-5)
+
+
 @pytest.mark.parametrize("name, chunks", [("fsdp_tp", 1), ("fsdp_tp/context", 4)])
 def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
     found = []
