@@ -34,6 +34,7 @@ def model_fields():
     m.initializer_stddev = 0.02  # of the truncated normal that weights start from
     m.scale_residual_initializer = False  # divide it by sqrt(2 L) where a residual branch ends, as GPT-2 does
     m.dtype = "bfloat16"  # of the computation; parameters are float32
+    m.matmul_dtype = placeholder(str)  # of a block's products with its kernels, where the chip is faster so: int8, fp8 (extra `quantized`); absent: dtype
     m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
     m.remat = "none"  # what the backward pass computes again: none, or what is not kept: REMAT_POLICIES in research/models/layers.py (full, dots, attention, projections, matmuls, offload)
     m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)

@@ -149,6 +149,8 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     config_lib.check_fields(c)
     mesh = sharding.make_mesh(c.mesh, devices)
     rules = sharding.make_rules(c.mesh.rules, c.mesh.extra_rules)
+    for _, group, _ in tables.towers(c.model):
+        chips.check_eight_bit(list(mesh.devices.flat), group.matmul_dtype)
     batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
     sharding.batch_sharding(mesh, rules, c.data.eval_batch_size, "data.eval_batch_size")
     what = objective(c, vocabulary)

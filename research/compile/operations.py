@@ -16,13 +16,17 @@ _FREE = {
 }  # fmt: skip
 
 
+_EIGHT_BIT = {"s8": "int8"} | dict.fromkeys(("f8e4m3fn", "f8e5m2"), "fp8")
+
+
 class Operation(NamedTuple):
-    """On one device, each time. hbm, host: bytes read from and written to the memory of the device, and moved to and from that of the host."""
+    """On one device, each time. eight_bit: of the FLOPs, those of products of eight-bit numbers, by dtype (int8, fp8). hbm, host: bytes read from and written to the memory of the device, and moved to and from that of the host."""
 
     flops: float
     hbm: float
     host: float
     times: float
+    eight_bit: dict[str, float]
 
 
 def find_operations(program: Program) -> list[Operation]:
@@ -35,15 +39,15 @@ def find_operations(program: Program) -> list[Operation]:
     found = []
     for name, i, times in program.runs():
         computation = program.computations[name]
-        flops = (
-            _product_flops(computation, i)
-            + _kernel_flops(computation, i)
-            + sum(_product_flops(inner, j) for inner in _fused(program, i) for j in inner.values())
-        )
+        flops, eight_bit = _kernel_flops(computation, i), {}
+        for dtype, product in [_product(computation, i)] + [_product(inner, j) for inner in _fused(program, i) for j in inner.values()]:
+            flops += product
+            if product and dtype in _EIGHT_BIT:
+                eight_bit[_EIGHT_BIT[dtype]] = eight_bit.get(_EIGHT_BIT[dtype], 0.0) + product
         free = i.opcode in _FREE or i.opcode.endswith("-done")
         hbm, host = (0.0, 0.0) if free else (_hbm_bytes(program, computation, i), _host_bytes(computation, i))
         if flops or hbm or host:
-            found.append(Operation(flops, hbm, host, times))
+            found.append(Operation(flops, hbm, host, times, eight_bit))
     return found
 
 
@@ -139,6 +143,12 @@ def _fused(program: Program, i: Instruction):
         yield inner
         for other in inner.values():
             yield from _fused(program, other)
+
+
+def _product(computation, i: Instruction) -> tuple[str | None, float]:
+    """(dtype of its operands, FLOPs) of a matrix product or a convolution; FLOPs are 0 of all else."""
+    flops = _product_flops(computation, i)
+    return (computation[i.operands[0]].shapes[0].dtype if flops else None), flops
 
 
 def _product_flops(computation, i: Instruction) -> float:

@@ -45,7 +45,7 @@ class Times:
 def times(operations: list[Operation], collectives: list[Collective], mesh: Mesh, chip: Chip) -> Times:
     compute = memory = in_turn = 0.0
     for o in operations:
-        seconds = o.flops / chip.flops, o.hbm / chip.hbm_bandwidth
+        seconds = _seconds_of_products(o, chip), o.hbm / chip.hbm_bandwidth
         compute += o.times * seconds[0]
         memory += o.times * seconds[1]
         in_turn += o.times * max(seconds)
@@ -59,6 +59,11 @@ def times(operations: list[Operation], collectives: list[Collective], mesh: Mesh
         part, key = hidden if c.asynchronous else waited, (c.axes, "DCN" if c.over_dcn else "ICI")
         part[key] = part.get(key, 0.0) + seconds
     return Times(compute, memory, in_turn, hidden, waited)
+
+
+def _seconds_of_products(o: Operation, chip: Chip) -> float:
+    fast = {dtype: flops for dtype, flops in o.eight_bit.items() if dtype in chip.eight_bit}
+    return (o.flops - sum(fast.values())) / chip.flops + sum(flops / chip.eight_bit[dtype] for dtype, flops in fast.items())
 
 
 def bandwidth(mesh: Mesh, axes: tuple[str, ...], chip: Chip, over_dcn: bool = False) -> float:

@@ -47,5 +47,5 @@ def zeros(specs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
 
 def apply(module: nn.Module, params, rng: jax.Array | None, *args, method: str | None = None):
     """What `module` with `params` makes of `args`: with dropout of the key `rng`, or deterministic where it is None. Surplus parameters are let be."""
-    rngs = {} if rng is None else {"dropout": rng}
+    rngs = {} if rng is None else {"dropout": rng, "stochastic_rounding": rng}
     return module.clone(deterministic=rng is None).apply({"params": params}, *args, method=method, rngs=rngs)

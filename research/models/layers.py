@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from research.core.errors import UserError
 from research.core.sharding import constrain, parts
+from research.models import quantized
 
 
 def activation(function):
@@ -77,6 +78,7 @@ class TransformerConfig:
     initializer_stddev: float
     scale_residual_initializer: bool
     dtype: str  # of the computation
+    matmul_dtype: str | None  # of a block's products with its kernels: one of quantized.DTYPES, or None: `dtype`
     scan_layers: bool
     remat: str  # "none" or one of REMAT_POLICIES
     pool: str
@@ -84,6 +86,7 @@ class TransformerConfig:
     tied_head: bool
 
     def __post_init__(self):
+        quantized.check(self.matmul_dtype)
         if self.width % self.heads:
             raise UserError(f"model.width {self.width} does not divide over model.heads {self.heads}.")
         if self.heads % self.key_heads:
@@ -135,7 +138,10 @@ def bias(*axes):
 
 
 class Dense(nn.Module):
-    """A linear map. `axes` names the dimensions of the kernel: the inputs, which end the shape of x, then the `outputs`."""
+    """A linear map. `axes` names the dimensions of the kernel: the inputs, which end the shape of x, then the `outputs`.
+
+    `matmul_dtype`: what both are rounded to for the product, one of quantized.DTYPES; None: they are not.
+    """
 
     config: TransformerConfig
     outputs: tuple[int, ...]
@@ -143,6 +149,7 @@ class Dense(nn.Module):
     stddev: float | None = None  # of the initial kernel; None: the config's
     use_bias: bool | None = None  # None: as the config says
     out_dtype: str | None = None  # None: that of the computation
+    matmul_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x):
@@ -152,7 +159,12 @@ class Dense(nn.Module):
         out_dtype, leading = self.out_dtype or c.dtype, x.shape[: x.ndim - inputs]
         if parts("sequence") == 1:  # a product with one row a token: its gradients need no transposed copy, of which XLA makes many on CPUs
             x = x.reshape(-1, *x.shape[x.ndim - inputs :])
-        y = jnp.tensordot(x.astype(c.dtype), weight.astype(c.dtype), inputs, preferred_element_type=out_dtype).reshape(*leading, *self.outputs)
+        x, weight = x.astype(c.dtype), weight.astype(c.dtype)
+        if self.matmul_dtype is None:
+            y = jnp.tensordot(x, weight, inputs, preferred_element_type=out_dtype)
+        else:
+            y = quantized.matmul(x, weight, inputs, self.matmul_dtype, training=self.has_rng("stochastic_rounding"))
+        y = y.astype(out_dtype).reshape(*leading, *self.outputs)
         if c.use_bias if self.use_bias is None else self.use_bias:
             y = y + self.param("bias", bias(*self.axes[inputs:]), self.outputs).astype(out_dtype)
         return y

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         c = self.config
 
         def project(name, heads):
-            x_BTHK = Dense(c, (heads, c.head_width), ("embed", "heads", "head_dim"), name=name)(x_BTD)
+            x_BTHK = Dense(c, (heads, c.head_width), ("embed", "heads", "head_dim"), matmul_dtype=c.matmul_dtype, name=name)(x_BTD)
             return checkpoint_name(constrain(x_BTHK, "batch", "sequence", "heads", "head_dim"), "projection")
 
         q_BTHK, k_BSGK, v_BSGK = project("query", c.heads), project("key", c.key_heads), project("value", c.key_heads)
@@ -52,7 +52,8 @@ class Attention(nn.Module):
         rate = c.dropout if c.attention_dropout is None else c.attention_dropout
         drop = Dropout(rate, deterministic=False) if rate and not self.deterministic else None
         out_BTHK = attention(q_BTHK, k_BSGK, v_BSGK, mask, c.attention, drop)
-        return Dense(c, (c.width,), ("heads", "head_dim", "embed"), c.residual_stddev, name="out")(out_BTHK), cache
+        out = Dense(c, (c.width,), ("heads", "head_dim", "embed"), c.residual_stddev, matmul_dtype=c.matmul_dtype, name="out")
+        return out(out_BTHK), cache
 
 
 class Mlp(nn.Module):
@@ -63,13 +64,13 @@ class Mlp(nn.Module):
         c = self.config
 
         def project(name):
-            h_BTF = Dense(c, (c.mlp_width,), ("embed", "mlp"), name=name)(x_BTD)
+            h_BTF = Dense(c, (c.mlp_width,), ("embed", "mlp"), matmul_dtype=c.matmul_dtype, name=name)(x_BTD)
             return checkpoint_name(constrain(h_BTF, "batch", "sequence", "mlp"), "up")
 
         h_BTF = ACTIVATIONS[c.activation](project("gate" if c.gated_mlp else "up"))
         if c.gated_mlp:
             h_BTF = h_BTF * project("up")
-        return Dense(c, (c.width,), ("mlp", "embed"), c.residual_stddev, name="down")(h_BTF)
+        return Dense(c, (c.width,), ("mlp", "embed"), c.residual_stddev, matmul_dtype=c.matmul_dtype, name="down")(h_BTF)
 
 
 class Block(nn.Module):
@@ -148,7 +149,7 @@ class Transformer(nn.Module):
         stack = nn.scan(
             block,
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
+            split_rngs={"params": True, "dropout": True, "stochastic_rounding": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=c.layers,
             unroll=1 if c.scan_layers else c.layers,

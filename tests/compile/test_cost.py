@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research import build, preflight
-from research.compile import hlo, kernels
+from research.compile import chips, hlo, kernels, roofline
 from research.compile.collectives import device_groups, find_collectives
 from research.compile.cost import cost, device_bytes, out_of_memory
 from research.compile.operations import find_operations
@@ -35,6 +35,16 @@ def shape(*dims):
 def test_a_dense_stack_has_the_closed_form():
     stack = lambda x, w: jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
     assert flops_of(program_of(stack, shape(64, 32), shape(7, 32, 32))) == 7 * 2 * 64 * 32 * 32
+
+
+@pytest.mark.parametrize("kind, dtype", [("s8", "int8"), ("f8e4m3fn", "fp8"), ("f8e5m2", "fp8"), ("bf16", None)])
+def test_products_of_eight_bit_numbers_take_their_own_time(kind, dtype):
+    """A chip of 100 FLOP/s, at which int8 is twice as fast and fp8 is nothing apart."""
+    line = "ROOT %out = f32[5,7] convolution(%a, %b), dim_labels=bf_io->bf"
+    (o,) = find_operations(hlo.parse(f"ENTRY %main () -> f32[] {{\n  %a = {kind}[5,3] parameter(0)\n  %b = {kind}[3,7] parameter(1)\n  {line}\n}}\n"))
+    assert o.flops == 2 * 5 * 3 * 7 and o.eight_bit == ({dtype: o.flops} if dtype else {})
+    chip = chips.Chip(100.0, 1, 1e9, 1, 1, 1, None, eight_bit={"int8": 200.0})
+    assert roofline.times([o], [], None, chip).compute == o.flops / (200 if dtype == "int8" else 100)
 
 
 def test_a_product_reads_and_writes_each_array_once():
