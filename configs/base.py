@@ -130,6 +130,7 @@ def get_config():
     c.optimizer.momentum = 0.9  # SGD; Muon usually 0.95
     c.optimizer.nesterov = True  # SGD, Muon
     c.optimizer.moment_dtype = placeholder(str)  # of the first moment (adamw, lion, sgd, muon): float32 or bfloat16; absent: as the parameters
+    c.optimizer.stochastic_rounding = False  # of moments, then the second too, that moment_dtype makes bfloat16: rounded at random, right in the mean
     c.optimizer.weight_decay = 0.01  # decoupled: times the learning rate and the parameter
     c.optimizer.no_decay = r"(bias|scale)$"  # parameters whose path matches are not decayed
     c.optimizer.frozen = placeholder(str)  # parameters whose path matches are not trained

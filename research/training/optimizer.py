@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.core.config import changed
 from research.core.errors import UserError
 from research.core.sharding import kernel_inputs, path_name
+from research.training.rounding import bfloat16_moments
 
 
 def make_schedule(name: str, learning_rate: float, steps: int, warmup_steps: int, decay_steps: int | None, final_fraction: float):
@@ -88,6 +90,11 @@ def make_optimizer(config, schedule, logical_axes) -> optax.GradientTransformati
         raise UserError(f"optimizer.moment_dtype is {config.moment_dtype!r}: choose float32 or bfloat16.")
     if config.moment_dtype is not None and config.name not in ("adamw", "lion", "sgd", "muon"):
         raise UserError(f"optimizer.moment_dtype: the moments of {config.name} have the dtype of the parameters; leave it out.")
+    if config.stochastic_rounding:
+        if config.moment_dtype != "bfloat16":
+            raise UserError("optimizer.stochastic_rounding is of moments that are kept in bfloat16: set optimizer.moment_dtype=bfloat16 too.")
+        exact = changed(config, {"moment_dtype": None, "stochastic_rounding": False})
+        return bfloat16_moments(make_optimizer(exact, schedule, logical_axes))
 
     def decays(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: not (config.no_decay and re.search(config.no_decay, path_name(path))), params)

@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
 
 def stream(seed: int, step, name: str) -> jax.Array:
     """The key of one use of randomness at one step: fold_in(fold_in(key(seed), step), stream)."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), ("init", "loss").index(name))
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), ("init", "loss", "rounding").index(name))
 
 
 def split(params, names) -> tuple[Params, Params]:

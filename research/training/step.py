@@ -15,13 +15,14 @@ def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: in
     `accumulate` = k the batch is taken in k microbatches under a scan; the update is that of the whole batch, whatever each microbatch counts.
     The parameters whose path is in `frozen` are constants: they have no gradient, and neither optimizer nor moving average touches their bits.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
     gradients = _full_batch if accumulate == 1 else _accumulated(accumulate)
 
     def train_step(state: TrainState, batch):
         rng = stream(seed, state.step, "loss")
         params, constants = split(state.params, frozen)
         grads, means = gradients(lambda params, *args: loss_fn(join(params, constants), *args), params, batch, rng)
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params, rng=stream(seed, state.step, "rounding"))
         params = optax.apply_updates(params, updates)
         ema = state.ema
         if ema is not None:

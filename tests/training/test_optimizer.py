@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from research.core.errors import UserError
 from research.training.optimizer import OPTIMIZERS, each_layer, frozen_names, make_optimizer, make_schedule, muon_dimensions
+from research.training.rounding import bfloat16_moments, stochastic_round
 from tests.tiny import tiny_config
 
 PARAMS = {
@@ -235,8 +236,61 @@ def test_moments_may_be_bfloat16(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.1, atol=0.01), updates(low, steps=3), updates(full, steps=3))
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "muon"])
+def test_moments_rounded_at_random_take_half_the_room(name):
+    low, full = (
+        make_optimizer(config(name=name, **changes), optax.constant_schedule(0.1), AXES)
+        for changes in ({"moment_dtype": "bfloat16", "stochastic_rounding": True}, {})
+    )
+    shapes = {x.shape for x in jax.tree.leaves(PARAMS)}
+    moments = [x for x in jax.tree.leaves(low.init(PARAMS)) if jnp.issubdtype(x.dtype, jnp.floating) and x.shape in shapes]
+    assert moments and {str(x.dtype) for x in moments} == {"bfloat16"}
+    gradients, state, exact = jax.tree.map(jnp.ones_like, PARAMS), low.init(PARAMS), full.init(PARAMS)
+    for i in range(3):
+        found, state = low.update(gradients, state, PARAMS, rng=jax.random.key(i))
+        wanted, exact = full.update(gradients, exact, PARAMS)
+    assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, low.init(PARAMS))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=0.01), found, wanted)
+
+
+def test_what_is_too_small_for_bfloat16_is_not_lost_when_rounded_at_random():
+    """Gradients fall from 1 to 0: the second moment, 0.999 times what it was at each step, must fall too."""
+    gradients = {"kernel": jnp.ones((256,))}
+    adam = optax.scale_by_adam(b2=0.999)
+
+    def second_moment(optimizer, **extra):
+        state = optimizer.init(gradients)
+        state = jax.tree_util.tree_map_with_path(lambda path, x: jnp.ones_like(x) if getattr(path[0], "name", "") == "nu" else x, state)
+        for i in range(200):
+            key = {"rng": jax.random.key(i)} if extra else {}
+            _, state = optimizer.update(jax.tree.map(jnp.zeros_like, gradients), state, gradients, **key)
+            if not extra:
+                state = state._replace(nu=jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), state.nu))
+        return np.asarray(state.nu["kernel"], np.float32)
+
+    expected = 0.999**200
+    assert (second_moment(adam) == 1).all(), "rounded to the nearest it stands still"
+    found = second_moment(bfloat16_moments(adam), rng=True)
+    assert found.mean() == pytest.approx(expected, rel=0.01) and found.std() > 0
+
+
+def test_rounding_at_random_gives_a_neighbour_and_the_right_mean():
+    x = jnp.concatenate([jnp.array([0.0, 1.0, -1.0, jnp.inf, -jnp.inf, jnp.nan, 3e38]), jax.random.normal(jax.random.key(0), (50,))])
+    drawn = np.stack([np.asarray(stochastic_round(x, jax.random.key(i)), np.float64) for i in range(400)])
+    exact, finite = np.asarray(x, np.float64), np.isfinite(x)
+    assert (drawn[:, :5] == exact[:5]).all() and np.isnan(drawn[:, 5]).all()
+    step = 2.0 ** (np.floor(np.log2(np.abs(exact[7:]))) - 7)
+    assert (np.abs(drawn[:, 7:] - exact[7:]) < step).all()
+    assert (np.abs(drawn[:, 7:].mean(0) - exact[7:]) < 0.15 * step).all() and finite.sum() == 54
+
+
 @pytest.mark.parametrize(
-    "changes, message", [({"moment_dtype": "int8"}, "choose float32 or bfloat16"), ({"name": "lamb", "moment_dtype": "bfloat16"}, "leave it out")]
+    "changes, message",
+    [
+        ({"moment_dtype": "int8"}, "choose float32 or bfloat16"),
+        ({"name": "lamb", "moment_dtype": "bfloat16"}, "leave it out"),
+        ({"stochastic_rounding": True}, "set optimizer.moment_dtype=bfloat16"),
+    ],
 )
 def test_moments_of_another_dtype_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
