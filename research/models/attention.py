@@ -23,8 +23,8 @@ class Mask:
     """Which keys a query sees: those of its own segment; where `causal`, those up to itself; of a band, those less than `window` away.
 
     `segments_BT`, int32, are those of queries, and of keys where `keys_BS` is None; None: all are of one. `positions_BT`: at which key each query
-    stands; None: the t-th at the t-th. `banded`, bool: whether the band counts; None: it does. A query that sees no key gets zeros and passes
-    no gradient on.
+    stands; None: the t-th at the t-th. `banded`, bool: whether the band counts; None: it does. `pieces`: rows of queries and of keys lie in the order
+    that `places` tells. A query that sees no key gets zeros and passes no gradient on.
     """
 
     segments_BT: jax.Array | None = None
@@ -33,6 +33,7 @@ class Mask:
     banded: jax.Array | None = None
     causal: bool = flax.struct.field(pytree_node=False, default=False)
     window: int | None = flax.struct.field(pytree_node=False, default=None)
+    pieces: int = flax.struct.field(pytree_node=False, default=1)
 
     def allowed(self, T: int, S: int):
         """(B or 1, T, S) bool, True where a query sees a key; None where every one sees all."""
@@ -41,8 +42,8 @@ class Mask:
             keys_BS = self.segments_BT if self.keys_BS is None else self.keys_BS
             conditions.append(self.segments_BT[:, :, None] == keys_BS[:, None])
         if self.causal or self.window is not None:
-            positions_BT = jnp.arange(T)[None] if self.positions_BT is None else self.positions_BT
-            behind_BTS = positions_BT[:, :, None] - jnp.arange(S)
+            positions_BT = places(T, self.pieces)[None] if self.positions_BT is None else self.positions_BT
+            behind_BTS = positions_BT[:, :, None] - places(S, self.pieces)
             conditions += [behind_BTS >= 0] if self.causal else []
             if self.window is not None:
                 band_BTS = abs(behind_BTS) < self.window
@@ -50,9 +51,31 @@ class Mask:
         return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
 
-def causal_mask(segments_BT) -> Mask:
+def causal_mask(segments_BT, pieces: int = 1) -> Mask:
     """Of packed rows: a token sees the tokens of its own segment up to itself. segments_BT int32, 0 at padding."""
-    return Mask(segments_BT, causal=True)
+    return Mask(segments_BT, causal=True, pieces=pieces)
+
+
+def causal_pieces(length: int) -> int:
+    """How many pieces a row of a causal model is best cut into: where devices have a part of it each, two a device, which `places` pairs so that causality
+    leaves each the same to see (as in arXiv 2407.21783, section 3.3.2)."""
+    pieces = 2 * parts("sequence")
+    return pieces if pieces > 2 and length % pieces == 0 else 1
+
+
+def places(length: int, pieces: int) -> np.ndarray:
+    """(length,) int: which token is the t-th of a row in equal pieces that lie so: the first, the last, the second, the last but one, ..."""
+    return np.arange(length).reshape(pieces, -1)[_order(pieces)].reshape(-1)
+
+
+def _order(pieces: int) -> np.ndarray:
+    return np.stack([np.arange(pieces), pieces - 1 - np.arange(pieces)], 1).reshape(-1)[:pieces]
+
+
+def _in_order(x_BTxx, pieces: int):
+    """Undoes `places`."""
+    cut = jnp.split(x_BTxx, pieces, axis=1)
+    return jnp.concatenate([cut[i] for i in np.argsort(_order(pieces))], axis=1) if pieces > 1 else x_BTxx
 
 
 def positions_in_segments(segments_BT):
@@ -131,41 +154,52 @@ def splash_attention(q_BTHK, k_BTGK, v_BTGK, mask: Mask):
     segments_BT, keys_BT = mask.segments_BT, mask.segments_BT if mask.keys_BS is None else mask.keys_BS
     if padding and segments_BT is None:
         segments_BT = keys_BT = jnp.zeros(q_BTHK.shape[:2], jnp.int32)
-    segments = None
-    if segments_BT is not None:  # padding is of a segment that no token has
-        segments = splash.SegmentIds(*(jnp.pad(x, ((0, 0), (0, padding)), constant_values=fill) for x, fill in ((segments_BT, -1), (keys_BT, -2))))
-    q_BHTK, k_BGTK, v_BGTK = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
-    with jax.named_scope(f"visited_{_visited(T + padding, mask):.4f}"):  # by which research/compile/kernels.py knows what the kernels cost
-        out_BHTK = _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask)
-    return _zero_where_blind(out_BHTK.swapaxes(1, 2)[:, :T], mask, T)
+    with jax.named_scope(f"visited_{_visited(T, padding, mask):.4f}"):  # by which research/compile/kernels.py knows what the kernels cost
+        out_BTHK = _splash_on_devices(_padded(q_BTHK, padding), k_BTGK, v_BTGK, _padded(segments_BT, padding, -1), keys_BT, mask)
+    return _zero_where_blind(out_BTHK[:, :T], mask, T)
 
 
-def _splash_on_devices(q_BHTK, k_BGTK, v_BGTK, segments, mask: Mask):
-    """Each device runs the kernel on its rows, heads and queries; keys and values come whole to each."""
-    run = lambda kernel, *args: jax.vmap(kernel)(*args)
+def _padded(x_BTxx, padding: int, fill=0):
+    return None if x_BTxx is None else jnp.pad(x_BTxx, ((0, 0), (0, padding), *[(0, 0)] * (x_BTxx.ndim - 2)), constant_values=fill)
+
+
+def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask):
+    """Each device runs the kernel on its rows, heads and queries, which may be padded; keys and values come whole to each, as they lie."""
+
+    def run(kernel, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS):
+        def all_keys(x_BSxx, fill=0):  # padding is of a segment that no query has
+            return None if x_BSxx is None else _padded(_in_order(x_BSxx, mask.pieces), length - x_BSxx.shape[1], fill)
+
+        by_head = lambda x: x.swapaxes(1, 2)
+        segments = None if segments_BT is None else splash.SegmentIds(segments_BT, all_keys(keys_BS, -2))
+        return by_head(jax.vmap(kernel)(by_head(q_BTHK), by_head(all_keys(k_BSGK)), by_head(all_keys(v_BSGK)), segments))
+
+    _, length, heads, _ = q_BTHK.shape
+    arrays = q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS
     rules, mesh = nn.get_logical_axis_rules(), jax.sharding.get_abstract_mesh()
     if not rules:
-        return run(_splash_kernel(q_BHTK.shape[1:3], 1, mask), q_BHTK, k_BGTK, v_BGTK, segments)
+        return run(_splash_kernel(heads, length, 1, k_BSGK.shape[1], mask), *arrays)
     spec = lambda *axes: partition_spec(axes, rules)
-    of_queries, of_keys = spec("batch", "heads", "sequence", "head_dim"), spec("batch", "heads", None, "head_dim")
-    of_segments = None if segments is None else splash.SegmentIds(spec("batch", "sequence"), spec("batch", None))
-    _, heads, length, _ = NamedSharding(mesh, of_queries).shard_shape(q_BHTK.shape)
-    kernel = _splash_kernel((heads, q_BHTK.shape[2]), q_BHTK.shape[2] // length, mask)
+    of_queries, of_keys = spec("batch", "sequence", "heads", "head_dim"), spec("batch", None, "heads", "head_dim")
+    _, part, heads, _ = NamedSharding(mesh, of_queries).shard_shape(q_BTHK.shape)
+    kernel = _splash_kernel(heads, length, length // part, k_BSGK.shape[1], mask)
     of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
-    specs = (of_kernel, of_queries, of_keys, of_keys, of_segments)
-    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=of_queries, check_vma=False)(kernel, q_BHTK, k_BGTK, v_BGTK, segments)
+    of_segments = (None, None) if segments_BT is None else (spec("batch", "sequence"), spec("batch", None))
+    specs = (of_kernel, of_queries, of_keys, of_keys, *of_segments)
+    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=of_queries, check_vma=False)(kernel, *arrays)
 
 
-def _splash_kernel(heads_and_length: tuple[int, int], parts: int, mask: Mask):
-    """The kernel for so many heads and tokens, its queries to be split in `parts`."""
-    heads, length = heads_and_length
+def _splash_kernel(heads: int, length: int, parts: int, used: int, mask: Mask):
+    """The kernel for so many heads, and tokens of which those after `used` are padding; its queries are to be split in `parts`."""
     block = _block(length // parts)
     if not _by_place(mask):  # each part is a kernel of its own
         one, parts = splash.FullMask((length // parts, length)), 1
     elif mask.window is not None:
-        one = splash.LocalMask((length, length), (mask.window - 1, 0 if mask.causal else mask.window - 1), 0, shard_count=parts)
+        one = splash.LocalMask((length, length), (mask.window - 1, 0 if mask.causal else mask.window - 1), 0)
     else:
-        one = splash.CausalMask((length, length), shard_count=parts)
+        one = splash.CausalMask((length, length))
+    if _by_place(mask):
+        one.q_sequence = _padded_places(used, length - used, mask)
     blocks = splash.BlockSizes(**dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"), block))
     return splash.make_splash_mha(
         splash.MultiHeadMask([one] * heads),
@@ -177,18 +211,24 @@ def _splash_kernel(heads_and_length: tuple[int, int], parts: int, mask: Mask):
     )
 
 
+def _padded_places(length: int, padding: int, mask: Mask) -> np.ndarray:
+    return np.concatenate([places(length, mask.pieces), np.arange(length, length + padding)]).astype(np.int32)
+
+
 def _by_place(mask: Mask) -> bool:
     """Whether what a query sees depends on where it stands."""
     return mask.causal or mask.window is not None
 
 
-def _visited(length: int, mask: Mask) -> float:
+def _visited(length: int, padding: int, mask: Mask) -> float:
     """The share of all blocks in which causality and band leave something to see."""
-    block = _block(length)
-    ahead = np.arange(length // block) - np.arange(length // block)[:, None]  # blocks by which keys are ahead of queries
-    seen = ahead <= 0 if mask.causal else np.ones(ahead.shape, bool)
+    block = _block(length + padding)
+    queries = _padded_places(length, padding, mask).reshape(-1, block)
+    first, last = queries.min(1)[:, None], queries.max(1)[:, None]  # of a block of queries
+    keys = np.arange(0, length + padding, block)  # the first of a block
+    seen = keys <= last if mask.causal else np.ones((len(queries), len(keys)), bool)
     if mask.window is not None:
-        seen &= np.maximum((abs(ahead) - 1) * block + 1, 0) < mask.window
+        seen &= (keys + block - 1 > first - mask.window) & (keys < last + mask.window)
     return seen.mean()
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from research.core import linen
 from research.core.errors import UserError
 from research.core.types import Mean, Vocabulary
-from research.models.attention import causal_mask, positions_in_segments
+from research.models.attention import causal_mask, causal_pieces, places, positions_in_segments
 from research.objectives.losses import cross_entropy
 
 
@@ -22,7 +22,8 @@ class CausalLM:
     Batch: `tokens` (B, T) int32, `segments` (B, T) int32 (0 at padding; 1, 2, ... the documents of the row), `valid` (B,) bool. A token neither sees
     nor is predicted from another document, and positions count from the beginning of each. With label smoothing the label has 1 - s of the
     probability and all tokens share s; the metric `log_perplexity` is the plain mean of -log p, in nats. Logits are made of one of `loss_chunks` parts
-    of the tokens at a time, and made again in the backward pass.
+    of the tokens at a time, and made again in the backward pass. Where rows are split over devices the tokens of a row change places, so that each device has
+    as much to do; dropout, if there is any, then falls on other tokens.
     """
 
     model: nn.Module
@@ -61,11 +62,17 @@ class CausalLM:
     def loss_fn(self, params, batch, rng):
         tokens_BT, segments_BT = batch["tokens"], batch["segments"]
         positions_BT = positions_in_segments(segments_BT)
-        hidden_BTD, _ = linen.apply(self.model, params, rng, tokens_BT, positions_BT, causal_mask(segments_BT), method="hidden")
         # Logits at t answer for the token at t + 1, where that is of the same document. All T are computed: T shards and tiles, T - 1 does not.
         labels_BT, next_BT = jnp.roll(tokens_BT, -1, axis=1), jnp.roll(segments_BT, -1, axis=1)
         follows_BT = (segments_BT == next_BT) & (segments_BT > 0) & (jnp.arange(tokens_BT.shape[1]) < tokens_BT.shape[1] - 1)
-        predictions = hidden_BTD, labels_BT, follows_BT & batch["valid"][:, None]
+        weights_BT, pieces = follows_BT & batch["valid"][:, None], causal_pieces(tokens_BT.shape[1])
+        if pieces > 1:  # for the rest it does not matter where a token lies
+            order_T = places(tokens_BT.shape[1], pieces)
+            tokens_BT, segments_BT, positions_BT, labels_BT, weights_BT = (
+                x[:, order_T] for x in (tokens_BT, segments_BT, positions_BT, labels_BT, weights_BT)
+            )
+        hidden_BTD, _ = linen.apply(self.model, params, rng, tokens_BT, positions_BT, causal_mask(segments_BT, pieces), method="hidden")
+        predictions = hidden_BTD, labels_BT, weights_BT
         if self.loss_chunks == 1:
             return self._measure(params, *predictions)
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from research.core import sharding
 from research.core.errors import UserError
-from research.models.attention import IMPLEMENTATIONS, Mask, attention
+from research.models.attention import IMPLEMENTATIONS, Mask, attention, causal_pieces, places
 
 T = 150  # no multiple of a block
 SEGMENTS = np.repeat([[1, 2, 3, 0], [1, 1, 2, 2]], [40, 30, 60, 20], axis=1).astype(np.int32)
@@ -31,6 +31,8 @@ MASKS = {
     "padding, a row of it alone": Mask(ONES, HIDDEN),
     "causal padding": Mask(ONES, HIDDEN, causal=True),
     "queries of a segment without keys": Mask(SEGMENTS, np.where(SEGMENTS == 3, 1, SEGMENTS)),
+    "causal, in pieces": Mask(causal=True, pieces=6),
+    "causal banded segments, in pieces": Mask(SEGMENTS, causal=True, window=37, pieces=10),
     "a band switched off": Mask(causal=True, window=37, banded=np.array(False)),
     "a band switched on": Mask(causal=True, window=37, banded=np.array(True)),
 }
@@ -46,10 +48,21 @@ def sees(mask: Mask) -> np.ndarray:
     allowed = np.zeros((2, T, T), bool)
     keys = mask.segments_BT if mask.keys_BS is None else mask.keys_BS
     band = mask.window if mask.banded is None or mask.banded else None
+    place = stands_at(T, mask.pieces)
     for b, t, s in np.ndindex(2, T, T):
         same = mask.segments_BT is None or mask.segments_BT[b, t] == keys[b, s]
-        allowed[b, t, s] = same and (not mask.causal or s <= t) and (band is None or abs(t - s) < band)
+        behind = place[t] - place[s]
+        allowed[b, t, s] = same and (not mask.causal or behind >= 0) and (band is None or abs(behind) < band)
     return allowed
+
+
+def stands_at(length, pieces):
+    """First piece, last, second, last but one, ..."""
+    left, found = [list(piece) for piece in np.split(np.arange(length), pieces)], []
+    while left:
+        found += left.pop(0)
+        found += left.pop() if left else []
+    return found
 
 
 def reference(q, k, v, out_gradient, allowed):
@@ -95,10 +108,17 @@ def test_heads_share_keys_and_values(implementation, groups):
 
 
 @pytest.mark.parametrize(
-    "part, kind", [("causal", "causal"), ("window", "band"), ("segments_BT", "segments"), ("keys_BS", "padding, a row of it alone")]
+    "part, kind",
+    [
+        ("causal", "causal"),
+        ("window", "band"),
+        ("segments_BT", "segments"),
+        ("keys_BS", "padding, a row of it alone"),
+        ("pieces", "causal, in pieces"),
+    ],
 )
 def test_ignoring_a_part_of_the_mask_is_seen(part, kind):
-    dropped = {"causal": False}.get(part)
+    dropped = {"causal": False, "pieces": 1}.get(part)
     with pytest.raises(AssertionError):
         check(lambda q, k, v, mask: attention(q, k, v, dataclasses.replace(mask, **{part: dropped}), implementation="xla"), MASKS[kind], 4, 2)
 
@@ -106,6 +126,7 @@ def test_ignoring_a_part_of_the_mask_is_seen(part, kind):
 OVER_DEVICES = [
     ({"fsdp": 2, "tensor": 2}, "causal segments"),
     ({"context": 4}, "causal band"),
+    ({"context": 4}, "causal segments, in pieces"),
     ({"context": 2, "tensor": 2}, "padding, a row of it alone"),
 ]
 MORE = [(sizes, kind) for sizes, _ in OVER_DEVICES for _, kind in OVER_DEVICES if (sizes, kind) not in OVER_DEVICES]
@@ -118,13 +139,25 @@ def test_splash_is_the_same_over_devices(sizes, kind):
     arrays = [
         np.pad(x, ((0, 0), (0, 106), (0, 0), (0, 0))) for x in inputs(4, 2)
     ]  # 256 tokens: a block for each of two, half of one for each of four
-    wide = jax.tree.map(lambda x: jnp.pad(jnp.asarray(x), ((0, 0), (0, 106))), MASKS[kind])
+    masks = MASKS | {"causal segments, in pieces": Mask(SEGMENTS, causal=True, pieces=8)}
+    wide = jax.tree.map(lambda x: jnp.pad(jnp.asarray(x), ((0, 0), (0, 106))), masks[kind])
     run = lambda q, k, v, mask: attention(q, k, v, mask, implementation="splash")
     alone = jax.jit(lambda *arrays: computed(run, wide, arrays))(*arrays)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
         apart = jax.jit(lambda *arrays: computed(run, wide, arrays))(*arrays)
     for ours, theirs in zip(apart, alone):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("context", [2, 4, 8])
+def test_in_pieces_every_device_sees_as_much(context):
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": context, "tensor": 1}, jax.devices()[:context])
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
+        pieces = causal_pieces(64)
+        assert causal_pieces(65) == 1
+    assert sorted(places(64, pieces)) == list(range(64)) and causal_pieces(64) == 1
+    seen = [np.sum(part + 1) for part in np.split(places(64, pieces), context)]
+    assert len(set(seen)) == 1 and len({np.sum(part + 1) for part in np.split(np.arange(64), context)}) == context
 
 
 def test_splash_refuses_what_it_cannot_do():
