@@ -36,6 +36,7 @@ def model_fields():
     m.dtype = "bfloat16"  # of the computation; parameters are float32
     m.matmul_dtype = placeholder(str)  # of a block's products with its kernels, where the chip is faster so: int8, fp8 (extra `quantized`); absent: dtype
     m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
+    m.microbatches = 1  # parts of a batch that go through the stages one behind the other, where mesh.pipeline is more than 1: several times as many
     m.remat = "none"  # what the backward pass computes again: none, or what is not kept: REMAT_POLICIES in research/models/layers.py (full, dots, attention, projections, matmuls, offload)
     m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)
 
@@ -141,7 +142,8 @@ def get_config():
     c.optimizer.ema_decay = placeholder(float)  # of the moving average of the parameters, which evaluation then uses
 
     c.mesh = ConfigDict()
-    c.mesh.data = 1  # devices along which only the batch is split; one of these four may be -1: what is left
+    c.mesh.pipeline = 1  # stages of layers one after another; outside the layers, the batch split; the least is sent between them
+    c.mesh.data = 1  # devices along which only the batch is split; one of these five may be -1: what is left
     c.mesh.fsdp = -1  # batch, parameters and optimizer state split
     c.mesh.context = 1  # sequence split
     c.mesh.tensor = 1  # heads, MLP and vocabulary split

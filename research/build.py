@@ -158,6 +158,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     axes = trained.logical_axes
     sharding.check_names(c.mesh.extra_rules, axes)
     _check_accumulation(what, c.optimizer.accumulate, c.data.batch_size, sharding.shards(batch, 0))
+    _check_pipeline(c, batch)
     o = c.optimizer
     rate = optimizer.make_schedule(o.schedule, o.learning_rate, c.run.steps, o.warmup_steps, o.decay_steps, o.final_fraction)
     frozen = optimizer.frozen_names(axes, o.frozen, getattr(trained, "frozen", frozenset()))
@@ -181,6 +182,21 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
         look_up(EVALUATORS, name, "probe.evaluators")
     _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
     return e
+
+
+def _check_pipeline(c, batch: jax.sharding.NamedSharding):
+    """Raises UserError where the rows of a step, or of an evaluation, do not divide into microbatches that divide over the devices of a stage."""
+    shards, stages = sharding.shards(batch, 0), batch.mesh.shape[sharding.PIPELINE]
+    for _, group, _ in tables.towers(c.model) if stages > 1 else ():
+        for rows, what in (
+            (c.data.batch_size // c.optimizer.accumulate, "data.batch_size / optimizer.accumulate"),
+            (c.data.eval_batch_size, "data.eval_batch_size"),
+        ):
+            if rows % (group.microbatches * shards // stages):
+                raise UserError(
+                    f"mesh.pipeline={stages}: {what}, {rows}, does not divide into model.microbatches={group.microbatches} over the {shards // stages} "
+                    "shards of a stage: change one of them."
+                )
 
 
 def _check_best_metric(c, means):

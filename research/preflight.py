@@ -194,7 +194,7 @@ def largest(e: build.Experiment, most: int = 10) -> list[dict]:
         {
             "name": path_name(path),
             "shape": list(x.shape),
-            "axes": [list(a) if isinstance(a, tuple) else a for a in sharding.spec],
+            "axes": [[axis for axis in (a if isinstance(a, tuple) else (a,)) if axis and e.mesh.shape[axis] > 1] for a in sharding.spec],
             "bytes": device_bytes(x, sharding),
         }
         for (path, x), sharding in zip(jax.tree_util.tree_leaves_with_path(e.shapes.params), jax.tree.leaves(e.shardings.params))

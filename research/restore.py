@@ -131,7 +131,7 @@ def fitting(config, argv: list[str]):
         try:
             sharding.make_mesh(config.mesh)
         except UserError:
-            config = config_lib.changed(config, {"mesh.data": 1, "mesh.fsdp": -1, "mesh.context": 1, "mesh.tensor": 1})
+            config = config_lib.changed(config, {"mesh.pipeline": 1, "mesh.data": 1, "mesh.fsdp": -1, "mesh.context": 1, "mesh.tensor": 1})
     return FrozenConfigDict(config)
     return FrozenConfigDict(config)
 

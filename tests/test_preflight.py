@@ -24,7 +24,7 @@ def test_the_command(tmp_path):
     done = run("--topology=cpu:8", "--config.mesh.fsdp=4", "--config.mesh.tensor=2", f"--json={tmp_path}/found.json")
     assert done.returncode == 0, done.stderr
     for words in (
-        "8 x cpu, mesh data=1 fsdp=4 context=1 tensor=2",
+        "8 x cpu, mesh fsdp=4 tensor=2\n",
         "activations and temporaries",
         "all-gather",
         "What rules is",

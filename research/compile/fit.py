@@ -56,11 +56,14 @@ def search(config, devices: int, slices: int, measure) -> Iterator[Trial]:
 
 
 def splits(config, devices: int, slices: int) -> Iterator[dict]:
-    """Meshes over so many devices: from slice to slice only `data`, then as much `fsdp` as `tensor`, up to 16, and the config's `context` leave."""
+    """Meshes over so many devices: from slice to slice only `data`, or the stages of the config's `pipeline` where they divide over them; then as much `fsdp` as
+    `tensor`, up to 16, and the config's `context` leave."""
+    mesh = config.mesh
+    data = 1 if mesh.pipeline % slices == 0 else slices
     for tensor in (1, 2, 4, 8, 16):
-        fsdp, rest = divmod(devices, slices * tensor * config.mesh.context)
+        fsdp, rest = divmod(devices, mesh.pipeline * data * tensor * mesh.context)
         if fsdp and not rest:
-            yield {"mesh.data": slices, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
+            yield {"mesh.data": data, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
 
 
 def remat(config, policy: str) -> dict:

@@ -18,7 +18,7 @@ def lines(found: dict) -> list[str]:
 
 
 def header(found: dict) -> str:
-    mesh = " ".join(f"{axis}={n}" for axis, n in found["mesh"].items())
+    mesh = " ".join(f"{axis}={n}" for axis, n in found["mesh"].items() if n > 1) or "of one"
     slices = f"{found['slices']} slices of " if found["slices"] > 1 else ""
     return f"{count(found['parameters'])} parameters on {slices}{found['topology']}: {found['devices']:,} x {found['kind']}, mesh {mesh}"
 
@@ -106,7 +106,7 @@ def roofline(found: dict, steps: dict) -> list[str]:
 def largest(found: list[dict]) -> list[str]:
     rows = [["Largest parameters", "shape", "split over", "MiB a device"]]
     for x in found:
-        axes = ", ".join("-" if a is None else "+".join(a) if isinstance(a, list) else a for a in x["axes"]) or "-"
+        axes = ", ".join("+".join(a) or "-" for a in x["axes"]) or "-"
         rows.append([f"  {x['name']}", "x".join(map(str, x["shape"])), axes, f"{x['bytes'] / 2**20:,.1f}"])
     return table(rows, 3)
 

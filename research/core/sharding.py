@@ -1,7 +1,7 @@
 """Which array dimension lies on which mesh axis.
 
 Parameters and activations name their dimensions by logical axes (batch, sequence, stream: the sequence between blocks, embed, heads, head_dim,
-mlp, vocab, layers, rank). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (data, fsdp, context, tensor).
+mlp, vocab, layers, rank). Rules, a table of (logical axis, mesh axis or axes or None), put them on the mesh (pipeline, data, fsdp, context, tensor).
 The first rule whose mesh axes are still free wins, so `embed` is split over `fsdp` in a parameter and, where `batch` has taken
 `fsdp` already, whole in an activation.
 """
@@ -14,11 +14,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from research.core.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "context", "tensor")
+PIPELINE = "pipeline"
+MESH_AXES = (PIPELINE, "data", "fsdp", "context", "tensor")
 
-_BATCH = (("batch", ("data", "fsdp")), ("sequence", "context"), ("stream", "context"))
+# Outside the layers, and so of the stages, the devices of all stages share the rows.
+_BATCH = (
+    ("layers", PIPELINE),
+    ("batch", (PIPELINE, "data", "fsdp")),
+    ("batch", ("data", "fsdp")),
+    ("sequence", "context"),
+    ("stream", "context"),
+)
 _WHOLE = tuple((axis, None) for axis in ("embed", "heads", "head_dim", "mlp", "vocab", "layers", "rank"))
-_FSDP = (("embed", "fsdp"),)
+_FSDP = (("embed", ("fsdp", "context")),)  # those who share a row share the parameters too
 # Between the blocks, where nothing is split by heads, a device keeps a part of the tokens (arXiv 2205.05198, section 4.2.2).
 _TENSOR = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"), ("stream", ("context", "tensor")))
 
@@ -41,10 +49,10 @@ def join_processes(distributed: bool):
 
 
 def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
-    """A mesh with the axes (data, fsdp, context, tensor); one size may be -1: whatever is left.
+    """A mesh with the axes MESH_AXES; one size may be -1: whatever is left.
 
-    Later axes lie closer together. Of several slices, joined by the data-centre network, each holds a part of `data`.
-    Raises UserError if the sizes do not multiply to the number of devices, or `data` does not divide over the slices.
+    Later axes lie closer together. Of several slices, joined by the data-centre network, each holds stages of `pipeline` if these divide over the slices, else
+    a part of `data`. Raises UserError if the sizes do not multiply to the number of devices, or neither divides over the slices.
     """
     devices = jax.devices() if devices is None else devices
     shape = [sizes[axis] for axis in MESH_AXES]
@@ -59,10 +67,14 @@ def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
         placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    elif shape[0] % slices:
-        raise UserError(f"mesh {asked} on {slices} slices: config.mesh.data is a multiple of {slices}, so that only it crosses from slice to slice.")
     else:
-        within, across = [shape[0] // slices, *shape[1:]], [slices, *(1,) * len(shape[1:])]
+        outer = next((k for k in (0, 1) if shape[k] % slices == 0), None)
+        if outer is None:
+            raise UserError(
+                f"mesh {asked} on {slices} slices: config.mesh.data or .pipeline is a multiple of {slices}, which alone crosses from slice to slice."
+            )
+        across = [slices if k == outer else 1 for k in range(len(shape))]
+        within = [size // part for size, part in zip(shape, across)]
         placed = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
     # Auto axes: with Explicit ones an embedding lookup would have to say the sharding of its result.
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
@@ -126,6 +138,11 @@ def shards(sharding: NamedSharding, dimension: int) -> int:
     names = sharding.spec[dimension] if dimension < len(sharding.spec) else None
     names = (names,) if isinstance(names, str) else (names or ())
     return int(np.prod([sharding.mesh.shape[name] for name in names]))
+
+
+def within_stage(rules):
+    """The rules for what one stage of the pipeline does, which sees nothing of the others."""
+    return tuple((logical, axes) for logical, axes in rules if PIPELINE not in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def param_shardings(mesh: Mesh, rules, logical_axes, shapes):

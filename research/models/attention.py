@@ -164,11 +164,18 @@ def _padded(x_BTxx, padding: int, fill=0):
 
 
 def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask):
-    """Each device runs the kernel on its rows, heads and queries, which may be padded; keys and values come whole to each, as they lie."""
+    """Each device runs the kernel on its rows, heads and queries, which may be padded; it gathers all keys and values, as they lie.
+
+    Gathered in here, their gradients are scattered as they are summed.
+    """
+    across = None  # the mesh axes over which keys are split
 
     def run(kernel, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS):
         def all_keys(x_BSxx, fill=0):  # padding is of a segment that no query has
-            return None if x_BSxx is None else _padded(_in_order(x_BSxx, mask.pieces), length - x_BSxx.shape[1], fill)
+            if x_BSxx is None:
+                return None
+            whole = jax.lax.all_gather(x_BSxx, across, axis=1, tiled=True) if across else x_BSxx
+            return _padded(_in_order(whole, mask.pieces), length - whole.shape[1], fill)
 
         by_head = lambda x: x.swapaxes(1, 2)
         segments = None if segments_BT is None else splash.SegmentIds(segments_BT, all_keys(keys_BS, -2))
@@ -180,11 +187,15 @@ def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask)
     if not rules:
         return run(_splash_kernel(heads, length, 1, k_BSGK.shape[1], mask), *arrays)
     spec = lambda *axes: partition_spec(axes, rules)
-    of_queries, of_keys = spec("batch", "sequence", "heads", "head_dim"), spec("batch", None, "heads", "head_dim")
+    of_queries = spec("batch", "sequence", "heads", "head_dim")
+    if k_BSGK.shape[1] % parts("sequence") == 0:
+        across = spec("sequence")[0]
+    along = "sequence" if across else None
+    of_keys = spec("batch", along, "heads", "head_dim")
     _, part, heads, _ = NamedSharding(mesh, of_queries).shard_shape(q_BTHK.shape)
     kernel = _splash_kernel(heads, length, length // part, k_BSGK.shape[1], mask)
     of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
-    of_segments = (None, None) if segments_BT is None else (spec("batch", "sequence"), spec("batch", None))
+    of_segments = (None, None) if segments_BT is None else (spec("batch", "sequence"), spec("batch", along))
     specs = (of_kernel, of_queries, of_keys, of_keys, *of_segments)
     return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=of_queries, check_vma=False)(kernel, *arrays)
 

@@ -80,6 +80,7 @@ class TransformerConfig:
     dtype: str  # of the computation
     matmul_dtype: str | None  # of a block's products with its kernels: one of quantized.DTYPES, or None: `dtype`
     scan_layers: bool
+    microbatches: int  # that go through a pipeline's stages one behind the other
     remat: str  # "none" or one of REMAT_POLICIES
     pool: str
     pooler: str

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from research.core.sharding import constrain, parts
 from research.models.attention import Mask, attention
 from research.models.layers import ACTIVATIONS, REMAT_POLICIES, Dense, Dropout, TransformerConfig, make_norm
+from research.models.pipeline import pipelined
 
 
 def rotate(x_BTHK, positions_BT, base: float):
@@ -155,5 +156,21 @@ class Transformer(nn.Module):
             unroll=1 if c.scan_layers else c.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD.astype(c.dtype), mask, positions_BT, layer)
+        x_BTD = x_BTD.astype(c.dtype)
+        if parts("layers") > 1 and cache is None and not self.is_initializing():
+            x_BTD = self._in_stages(block, x_BTD, (mask, positions_BT), layer)
+        else:
+            x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD, mask, positions_BT, layer)
         return constrain(make_norm(c, "norm")(x_BTD) if c.norm == "pre" else x_BTD, "batch", "sequence", "embed"), cache
+
+    def _in_stages(self, block, x_BTD, mask_and_positions, layer):
+        c = self.config
+        keys = {name: self.make_rng(name) for name in ("dropout", "stochastic_rounding") if self.has_rng(name)}
+
+        def apply(params_and_layer, x_BTD, mask_and_positions, m, i):
+            params, layer = params_and_layer
+            rngs = {name: jax.random.fold_in(jax.random.fold_in(key, m), i) for name, key in keys.items()}
+            return block(c, self.deterministic).apply({"params": params}, x_BTD, *mask_and_positions, layer, rngs=rngs)[0]
+
+        params_L = self.variables["params"]["blocks"]
+        return pipelined(apply, (params_L, layer), x_BTD, mask_and_positions, parts("layers"), c.microbatches)

@@ -17,7 +17,7 @@ from research.compile.operations import find_operations
 from research.core import sharding
 from tests.tiny import tiny_config
 
-ONES = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
+ONES = {"pipeline": 1, "data": 1, "fsdp": 1, "context": 1, "tensor": 1}
 
 
 def program_of(function, *args, **options):

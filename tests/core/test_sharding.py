@@ -7,11 +7,13 @@ from jax.sharding import PartitionSpec as P
 from research.core import sharding
 from research.core.errors import UserError
 
-ONES = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
+ONES = {"pipeline": 1, "data": 1, "fsdp": 1, "context": 1, "tensor": 1}
+
+SHARED = ("fsdp", "context")
 
 
 def test_one_size_may_be_what_is_left():
-    assert dict(sharding.make_mesh(ONES | {"fsdp": -1, "tensor": 2}).shape) == {"data": 1, "fsdp": 4, "context": 1, "tensor": 2}
+    assert dict(sharding.make_mesh(ONES | {"fsdp": -1, "tensor": 2}).shape) == {"pipeline": 1, "data": 1, "fsdp": 4, "context": 1, "tensor": 2}
 
 
 @pytest.mark.parametrize(
@@ -26,12 +28,13 @@ def test_a_mesh_that_does_not_divide_is_refused(sizes, message):
     "preset, axes, spec",
     [
         ("dp", ("embed", "heads", "head_dim"), P(None, None, None)),
-        ("fsdp", ("embed", "heads", "head_dim"), P("fsdp", None, None)),
+        ("fsdp", ("embed", "heads", "head_dim"), P(SHARED, None, None)),
         ("tp", ("embed", "heads", "head_dim"), P(None, "tensor", None)),
-        ("fsdp_tp", ("layers", "embed", "mlp"), P(None, "fsdp", "tensor")),
-        ("fsdp_tp", ("vocab", "embed"), P("tensor", "fsdp")),
-        ("fsdp_tp", ("batch", "sequence", "embed"), P(("data", "fsdp"), "context", None)),  # the batch has taken fsdp
-        ("fsdp_tp", (None, "embed"), P(None, "fsdp")),
+        ("fsdp_tp", ("layers", "embed", "mlp"), P("pipeline", SHARED, "tensor")),
+        ("fsdp_tp", ("vocab", "embed"), P("tensor", SHARED)),
+        ("fsdp_tp", ("batch", "sequence", "embed"), P(("pipeline", "data", "fsdp"), "context", None)),  # the batch has taken fsdp
+        ("fsdp_tp", ("layers", "batch", "sequence", "embed"), P("pipeline", ("data", "fsdp"), "context", None)),  # what the stages work on
+        ("fsdp_tp", (None, "embed"), P(None, SHARED)),
     ],
 )
 def test_presets(preset, axes, spec):
@@ -53,7 +56,7 @@ def test_an_extra_rule_of_none_keeps_a_dimension_whole():
 
 
 def test_an_extra_rule_to_no_mesh_axis_is_refused():
-    with pytest.raises(UserError, match="'fdsp': the mesh has data, fsdp"):
+    with pytest.raises(UserError, match="'fdsp': the mesh has pipeline, data, fsdp"):
         sharding.make_rules("fsdp", (("embed", "fdsp"),))
 
 
@@ -110,6 +113,6 @@ def test_placed_rows_keep_their_order():
 @pytest.mark.parametrize("sizes, sequence, stream", [({"fsdp": 8}, 1, 1), ({"fsdp": 4, "context": 2}, 2, 2), ({"fsdp": 2, "context": 2, "tensor": 2}, 2, 4)])
 def test_in_how_many_parts_an_axis_lies(sizes, sequence, stream):
     assert sharding.parts("sequence") == 1  # where nothing is split
-    mesh = sharding.make_mesh({"data": 1, "context": 1, "tensor": 1} | sizes)
+    mesh = sharding.make_mesh(ONES | sizes)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
-        assert [sharding.parts(axis) for axis in ("batch", "sequence", "stream", "embed")] == [sizes["fsdp"], sequence, stream, sizes["fsdp"]]
+        assert [sharding.parts(axis) for axis in ("batch", "sequence", "stream", "embed")] == [sizes["fsdp"], sequence, stream, 8 // sizes.get("tensor", 1)]

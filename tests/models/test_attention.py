@@ -135,7 +135,7 @@ MORE = [(sizes, kind) for sizes, _ in OVER_DEVICES for _, kind in OVER_DEVICES i
 @pytest.mark.parametrize("sizes, kind", OVER_DEVICES + [pytest.param(*more, marks=pytest.mark.slow) for more in MORE])
 def test_splash_is_the_same_over_devices(sizes, kind):
     """Rows over fsdp, heads over tensor, queries over context."""
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | sizes, jax.devices()[:4])
+    mesh = sharding.make_mesh({"pipeline": 1, "data": 1, "fsdp": 1, "context": 1, "tensor": 1} | sizes, jax.devices()[:4])
     arrays = [
         np.pad(x, ((0, 0), (0, 106), (0, 0), (0, 0))) for x in inputs(4, 2)
     ]  # 256 tokens: a block for each of two, half of one for each of four
@@ -151,7 +151,7 @@ def test_splash_is_the_same_over_devices(sizes, kind):
 
 @pytest.mark.parametrize("context", [2, 4, 8])
 def test_in_pieces_every_device_sees_as_much(context):
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": context, "tensor": 1}, jax.devices()[:context])
+    mesh = sharding.make_mesh({"pipeline": 1, "data": 1, "fsdp": 1, "context": context, "tensor": 1}, jax.devices()[:context])
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
         pieces = causal_pieces(64)
         assert causal_pieces(65) == 1
@@ -172,7 +172,7 @@ def test_splash_refuses_what_it_cannot_do():
 def test_a_tpu_gets_splash_where_it_can_be(monkeypatch, rows, tokens, drop, chosen):
     monkeypatch.setattr("research.models.attention.platform", lambda: "tpu")
     x = jax.ShapeDtypeStruct((rows, tokens, 4, 8), "float32")
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "context": 1, "tensor": 1}, jax.devices()[:4])
+    mesh = sharding.make_mesh({"pipeline": 1, "data": 1, "fsdp": 4, "context": 1, "tensor": 1}, jax.devices()[:4])
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.make_rules("fsdp_tp")):
         text = str(jax.make_jaxpr(lambda x: attention(x, x, x, Mask(causal=True), drop=drop))(x))
         assert ("pallas_call" in text) == chosen

@@ -155,7 +155,7 @@ def test_rows_that_are_not_valid_weigh_nothing(name, params):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(nothing)) and nothing[0] == 0
 
 
-MESH = {"data": 2, "fsdp": 4, "context": 1, "tensor": 1}
+MESH = {"pipeline": 1, "data": 2, "fsdp": 4, "context": 1, "tensor": 1}
 
 
 def on_eight(objective, batch, params, rng):

@@ -1,6 +1,7 @@
 """The same step on one device and on eight."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -71,6 +72,59 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
+STAGES = {
+    "fsdp_tp/pipeline and tensor": {"pipeline": 2, "fsdp": 2, "tensor": 2},
+    "dp/pipeline": {"pipeline": 2, "fsdp": 4},
+    "fsdp_tp/pipeline and fsdp": {"pipeline": 2, "fsdp": 4},
+    "fsdp_tp/pipeline and data": {"pipeline": 2, "data": 4, "fsdp": 1},
+    "fsdp_tp/pipeline and context": {"pipeline": 2, "fsdp": 1, "context": 4},
+}
+MESHES |= STAGES
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if i else ()) for i, name in enumerate(STAGES)])
+def test_stages_equal_one_device(name, capfd):
+    """With four microbatches of four rows, kept and computed again: losses and parameters."""
+    changes = {"model__dropout": 0.0, "model__microbatches": 4, "model__remat": "projections"}
+    (losses, state), (expected_losses, expected) = (two_steps(experiment(where, **changes)) for where in (name, ""))
+    for found, wanted in zip(losses, expected_losses):
+        assert found == pytest.approx(wanted, rel=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
+    kernel = state.params["encoder"]["blocks"]["mlp"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape[0] == 1, "a stage has its own layers alone"
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+def test_what_stages_drop_differs_by_microbatch():
+    """Rows that are alike, one in each microbatch."""
+    e = experiment("dp/pipeline", model__dropout=0.5, model__attention_dropout=0.0, model__microbatches=4)
+    params = jax.jit(e.init, out_shardings=e.shardings)().params
+    batch = {name: np.repeat(x[:1], 16, 0) for name, x in make_batch(16).items()}
+    inputs = {name: batch[name] for name in ("tokens", "token_types")} | {"mask": batch["tokens"] > 0}
+
+    @jax.jit
+    def encode(params, inputs, rng):
+        x_BTD = jnp.ones((16, 32, 16))  # past the embeddings, which have dropout of their own
+        encoder = e.objective.model.clone(deterministic=rng is None)
+        transformer = lambda model: model.encoder(x_BTD)[0]
+        return encoder.apply({"params": params}, method=transformer, rngs={} if rng is None else {"dropout": rng})
+
+    with e.in_force():
+        same, dropped = encode(params, inputs, None), encode(params, inputs, jax.random.key(0))
+    np.testing.assert_allclose(same, np.repeat(same[:1], 16, 0), rtol=1e-5)
+    alike = [(i, j) for i in range(16) for j in range(i) if np.allclose(dropped[i], dropped[j])]
+    assert alike == []
+
+
+@pytest.mark.parametrize(
+    "mesh, message",
+    [({"pipeline": 2, "fsdp": 4}, "16, does not divide into model.microbatches=3 over the 4 shards"), ({"pipeline": 8}, "2 layers.*split in 8")],
+)
+def test_stages_that_do_not_divide_are_refused(mesh, message):
+    with pytest.raises(UserError, match=message):
+        build.experiment(tiny_config(model__microbatches=3 if "fsdp" in mesh else 1, **{f"mesh__{axis}": size for axis, size in mesh.items()}), V)
+
+
 GPT = {
     "model__name": "gpt",
     "model__norm": "pre",
@@ -117,11 +171,11 @@ def test_an_encoder_on_packed_pairs_equals_one_device():
         assert split == pytest.approx(alone, rel=2e-5)
 
 
-@pytest.mark.parametrize("name, chunks", [("fsdp_tp", 1), ("fsdp_tp/context", 4)])
+@pytest.mark.parametrize("name, chunks", [("fsdp_tp", 1), ("fsdp_tp/context", 4), ("fsdp_tp/pipeline and tensor", 1)])
 def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
     found = []
     for where, parts in (("", 1), (name, chunks)):
-        e = experiment(where, objective__loss_chunks=parts, model__dropout=0.0, **GPT)
+        e = experiment(where, objective__loss_chunks=parts, model__dropout=0.0, model__microbatches=2, **GPT)
         state = jax.jit(e.init, out_shardings=e.shardings)()
         with e.in_force():
             state, means = e.train_step(state, e.place(packed(0), 16))
@@ -154,12 +208,12 @@ def test_statistics_that_lost_a_dimension_keep_the_rest_of_the_sharding():
     """Adafactor's rows and columns of a kernel large enough to be factored; a scalar is whole."""
     shapes = {"kernel": jax.ShapeDtypeStruct((256, 512), "float32"), "temperature": jax.ShapeDtypeStruct((), "float32")}
     axes = {"kernel": ("embed", "mlp"), "temperature": ()}
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "context": 1, "tensor": 2})
+    mesh = sharding.make_mesh({"pipeline": 1, "data": 1, "fsdp": 4, "context": 1, "tensor": 2})
     adafactor = make_optimizer(tiny_config(optimizer__name="adafactor").optimizer, lambda step: 0.1, axes)
     whole = TrainState(jax.ShapeDtypeStruct((), "int32"), shapes, jax.eval_shape(adafactor.init, shapes))
     placed = state_shardings(whole, axes, mesh, sharding.make_rules("fsdp_tp"))
     specs = {(leaf.shape, at.spec) for leaf, at in zip(jax.tree.leaves(whole.opt_state), jax.tree.leaves(placed.opt_state)) if leaf.size > 1}
-    assert specs == {((256,), P("fsdp")), ((512,), P("tensor"))}
+    assert specs == {((256,), P(("fsdp", "context"))), ((512,), P("tensor"))}
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", pytest.param("muon", marks=pytest.mark.slow)])
