@@ -185,18 +185,15 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
 
 
 def _check_pipeline(c, batch: jax.sharding.NamedSharding):
-    """Raises UserError where the rows of a step, or of an evaluation, do not divide into microbatches that divide over the devices of a stage."""
-    shards, stages = sharding.shards(batch, 0), batch.mesh.shape[sharding.PIPELINE]
+    """Raises UserError where the rows of a step do not divide into microbatches that divide over the devices of a stage."""
+    stages = batch.mesh.shape[sharding.PIPELINE]
+    rows, shards = c.data.batch_size // c.optimizer.accumulate, sharding.shards(batch, 0) // stages
     for _, group, _ in tables.towers(c.model) if stages > 1 else ():
-        for rows, what in (
-            (c.data.batch_size // c.optimizer.accumulate, "data.batch_size / optimizer.accumulate"),
-            (c.data.eval_batch_size, "data.eval_batch_size"),
-        ):
-            if rows % (group.microbatches * shards // stages):
-                raise UserError(
-                    f"mesh.pipeline={stages}: {what}, {rows}, does not divide into model.microbatches={group.microbatches} over the {shards // stages} "
-                    "shards of a stage: change one of them."
-                )
+        if rows % (group.microbatches * shards):
+            raise UserError(
+                f"mesh.pipeline={stages}: data.batch_size / optimizer.accumulate, {rows}, does not divide into model.microbatches={group.microbatches} "
+                f"over the {shards} shards of a stage: change one of them."
+            )
 
 
 def _check_best_metric(c, means):

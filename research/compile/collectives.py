@@ -19,6 +19,7 @@ SENT = {
     "collective-broadcast": lambda n: 1.0,
 }
 SENT["ragged-all-to-all"] = SENT["all-to-all"]
+SENT["one-to-one"] = SENT["collective-permute"]  # as TPUs call it between slices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,6 +127,20 @@ def constrain(x, *axes):
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules)) if rules else x
 
 
+def gathered(x, along: str, *axes):
+    """`x`, of these logical axes, held whole along one of them before it is used; its gradient is split along it as x is.
+
+    Left to itself the partitioner may gather what x is multiplied with, and not scatter its gradient.
+    """
+
+    @jax.custom_vjp
+    def gather(x):
+        return constrain(x, *(None if axis == along else axis for axis in axes))
+
+    gather.defvjp(lambda x: (gather(x), None), lambda _, gradient: (constrain(gather(gradient), *axes),))
+    return gather(x)
+
+
 def parts(axis: str) -> int:
     """In how many parts the rules and the mesh in force split a logical axis."""
     rules = nn.get_logical_axis_rules()

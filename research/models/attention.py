@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from research.core.errors import UserError
 from research.core.sharding import constrain, partition_spec, parts
@@ -192,12 +192,13 @@ def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask)
         across = spec("sequence")[0]
     along = "sequence" if across else None
     of_keys = spec("batch", along, "heads", "head_dim")
-    _, part, heads, _ = NamedSharding(mesh, of_queries).shard_shape(q_BTHK.shape)
-    kernel = _splash_kernel(heads, length, length // part, k_BSGK.shape[1], mask)
-    of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
+    kernel = _splash_kernel(heads // parts("heads"), length, parts("sequence"), k_BSGK.shape[1], mask)
+    sizes = AbstractMesh(mesh.axis_sizes, mesh.axis_names)
+    of_kernel = kernel.manual_sharding_spec(NamedSharding(sizes, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
     of_segments = (None, None) if segments_BT is None else (spec("batch", "sequence"), spec("batch", along))
     specs = (of_kernel, of_queries, of_keys, of_keys, *of_segments)
-    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=of_queries, check_vma=False)(kernel, *arrays)
+    axes = frozenset(mesh.axis_names) - frozenset(mesh.manual_axes)  # within a stage `pipeline` is not to be split any more
+    return jax.shard_map(run, in_specs=specs, out_specs=of_queries, axis_names=axes, check_vma=False)(kernel, *arrays)
 
 
 def _splash_kernel(heads: int, length: int, parts: int, used: int, mask: Mask):

@@ -9,9 +9,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from research.core.errors import UserError
-from research.core.sharding import constrain, parts
+from research.core.sharding import gathered, parts
 from research.models import quantized
 
 
@@ -46,6 +47,8 @@ REMAT_POLICIES = {
         offload_dst="pinned_host",
     ),
 }
+# Of a layer in a pipeline, with no policy.
+ALL_BUT_KERNELS = jax.checkpoint_policies.save_anything_except_these_names("kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Dense(nn.Module):
         out_dtype, leading = self.out_dtype or c.dtype, x.shape[: x.ndim - inputs]
         if parts("sequence") == 1:  # a product with one row a token: its gradients need no transposed copy, of which XLA makes many on CPUs
             x = x.reshape(-1, *x.shape[x.ndim - inputs :])
-        x, weight = x.astype(c.dtype), weight.astype(c.dtype)
+        x, weight = x.astype(c.dtype), checkpoint_name(gathered(weight.astype(c.dtype), "embed", *self.axes), "kernel")
         if self.matmul_dtype is None:
             y = jnp.tensordot(x, weight, inputs, preferred_element_type=out_dtype)
         else:
@@ -194,8 +197,8 @@ class Embedding(nn.Module):
 
     @property
     def table_VD(self):
-        # Gathered along D before use: looking up in a table split both ways, the partitioner would replicate what it finds.
-        return constrain(self.embedding.astype(self.config.dtype), self.axis, None)
+        # Looking up in a table split both ways, the partitioner would replicate what it finds.
+        return gathered(self.embedding.astype(self.config.dtype), "embed", self.axis, "embed")
 
     def __call__(self, ids):
         return self.table_VD[ids]

@@ -4,6 +4,9 @@ B batch, T tokens, S slots of a cache, D model width, H heads of queries and G o
 float32 and stacked over layers whether or not the stack is scanned, so that a checkpoint does not know the difference.
 """
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from research.core.sharding import constrain, parts
 from research.models.attention import Mask, attention
-from research.models.layers import ACTIVATIONS, REMAT_POLICIES, Dense, Dropout, TransformerConfig, make_norm
+from research.models.layers import ACTIVATIONS, ALL_BUT_KERNELS, REMAT_POLICIES, Dense, Dropout, TransformerConfig, make_norm
 from research.models.pipeline import pipelined
 
 
@@ -158,19 +161,22 @@ class Transformer(nn.Module):
         )
         x_BTD = x_BTD.astype(c.dtype)
         if parts("layers") > 1 and cache is None and not self.is_initializing():
-            x_BTD = self._in_stages(block, x_BTD, (mask, positions_BT), layer)
+            x_BTD = self._in_stages(x_BTD, (mask, positions_BT), layer)
         else:
             x_BTD, cache = stack(c, self.deterministic, name="blocks")(x_BTD, mask, positions_BT, layer)
         return constrain(make_norm(c, "norm")(x_BTD) if c.norm == "pre" else x_BTD, "batch", "sequence", "embed"), cache
 
-    def _in_stages(self, block, x_BTD, mask_and_positions, layer):
+    def _in_stages(self, x_BTD, mask_and_positions, layer):
         c = self.config
         keys = {name: self.make_rng(name) for name in ("dropout", "stochastic_rounding") if self.has_rng(name)}
 
+        # Kernels are the same at each tick: JAX would gather those of all layers before the first, and keep them, were it not for the barrier and the name.
+        @functools.partial(jax.checkpoint, policy=REMAT_POLICIES.get(c.remat, ALL_BUT_KERNELS), prevent_cse=False)
         def apply(params_and_layer, x_BTD, mask_and_positions, m, i):
-            params, layer = params_and_layer
+            (params, layer), x_BTD = jax.lax.optimization_barrier((params_and_layer, x_BTD))
+            params = jax.tree.map(lambda x: checkpoint_name(x, "kernel"), params)
             rngs = {name: jax.random.fold_in(jax.random.fold_in(key, m), i) for name, key in keys.items()}
-            return block(c, self.deterministic).apply({"params": params}, x_BTD, *mask_and_positions, layer, rngs=rngs)[0]
+            return Block(c, self.deterministic).apply({"params": params}, x_BTD, *mask_and_positions, layer, rngs=rngs)[0]
 
-        params_L = self.variables["params"]["blocks"]
-        return pipelined(apply, (params_L, layer), x_BTD, mask_and_positions, parts("layers"), c.microbatches)
+        microbatches = math.gcd(c.microbatches, len(x_BTD) * parts("layers") // parts("batch"))  # an evaluation may have fewer rows
+        return pipelined(apply, (self.variables["params"]["blocks"], layer), x_BTD, mask_and_positions, microbatches)
