@@ -24,7 +24,7 @@ def model_fields():
     m.norm_epsilon = 1e-12  # added to the variance
     m.positions = "learned"  # learned; rotary (of queries and keys); sincos (fixed, of image patches)
     m.rotary_base = 10_000.0  # theta of rotary positions
-    m.attention = "auto"  # how it is computed: xla, splash (Pallas, on TPUs), auto (research/models/attention.py)
+    m.attention = "auto"  # how it is computed: xla, splash (Pallas, on TPUs), cudnn (on NVIDIA GPUs), auto (research/models/attention.py)
     m.attention_pattern = ("dense",)  # of the layers in turn: dense, or local (banded, by attention_window)
     m.attention_window = 256  # of a local layer: a query sees keys less than so many tokens away, on both sides but for GPT
     m.dropout = 0.1  # of embeddings, attention weights and residual branches

@@ -9,10 +9,10 @@ import numpy as np
 from research.compile.hlo import Instruction, Program, Shape
 from research.compile.kernels import kernel_flops
 
-# Names for what is there already, and the ends of what began earlier: nothing is read or written. Broadcasts are taken to be made where they are used.
+# Names for what is there already, and the ends of what began earlier: nothing is read or written.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id", "replica-id",
-    "opt-barrier", "domain", "add-dependency", "copy-done", "slice-done", "async-done", "async-update", "optimization-barrier", "iota", "broadcast",
+    "opt-barrier", "domain", "add-dependency", "copy-done", "slice-done", "async-done", "async-update", "optimization-barrier",
 }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask = Mask(), implementation: str =
 
     Each of the G heads of keys and values serves the H / G heads of queries beside it (arXiv 2305.13245). `drop` is applied to the weights. `implementation`:
     a row of IMPLEMENTATIONS, or auto: splash on a TPU where it can be (128 tokens or more, no dropout, rows and heads that divide over the devices), else
-    xla. From a cache, token by token, it is always xla.
+    xla. From a cache, token by token, it is always xla. Raises UserError for splash and cudnn where they cannot be.
     """
     B, T, H, K = q_BTHK.shape
     if mask.positions_BT is not None:
@@ -104,6 +104,10 @@ def attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask = Mask(), implementation: str =
     can_splash = drop is None and T == k_BSGK.shape[1] and divides
     if implementation == "auto":
         implementation = "splash" if platform() == "tpu" and can_splash and T >= 128 else "xla"
+    if implementation == "cudnn" and (drop is not None or (platform() == "gpu" and q_BTHK.dtype == jnp.float32)):
+        raise UserError(
+            "model.attention=cudnn drops no attention weights and computes in 16 bits: set model.attention_dropout=0 and model.dtype=bfloat16."
+        )
     if implementation == "splash" and not can_splash:
         raise UserError(
             "model.attention=splash drops no attention weights, and rows and heads divide over the devices: set model.attention_dropout=0 and config.mesh "
@@ -248,4 +252,17 @@ def _block(length: int) -> int:
     return next(size for size in (512, 256, 128) if length % size == 0)
 
 
-IMPLEMENTATIONS = {"xla": xla_attention, "splash": splash_attention}
+def cudnn_attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask):
+    """cuDNN's flash attention on NVIDIA GPUs, in 16 bits, by JAX, which shards it; elsewhere what JAX has in its place, for tests.
+
+    Causality as such leaves blocks out; all else of a mask is added to the scores, for which it lies in memory, T x S for each row.
+    """
+    plain = mask.causal and mask.pieces == 1
+    allowed_BTS = (mask.replace(causal=False) if plain else mask).allowed(q_BTHK.shape[1], k_BSGK.shape[1])
+    implementation = "cudnn" if platform() == "gpu" else "xla"
+    allowed_B1TS = None if allowed_BTS is None else allowed_BTS[:, None]
+    out_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, scale=1.0, is_causal=plain, implementation=implementation)
+    return checkpoint_name(_zero_where_blind(out_BTHK, mask, k_BSGK.shape[1]), "attention")
+
+
+IMPLEMENTATIONS = {"xla": xla_attention, "splash": splash_attention, "cudnn": cudnn_attention}

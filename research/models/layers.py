@@ -102,7 +102,7 @@ class TransformerConfig:
             ("norm_type", ("layer", "rms")),
             ("positions", ("learned", "rotary", "sincos")),
             ("activation", ACTIVATIONS),
-            ("attention", ("auto", "xla", "splash")),
+            ("attention", ("auto", "xla", "splash", "cudnn")),
             ("dtype", ("float32", "bfloat16")),
             ("remat", ("none", *REMAT_POLICIES)),
             ("pool", ("first", "mean", "last", "attention")),

@@ -160,10 +160,14 @@ def test_in_pieces_every_device_sees_as_much(context):
     assert len(set(seen)) == 1 and len({np.sum(part + 1) for part in np.split(np.arange(64), context)}) == context
 
 
-def test_splash_refuses_what_it_cannot_do():
+@pytest.mark.parametrize("implementation", ["splash", "cudnn"])
+def test_kernels_refuse_what_they_cannot_do(implementation, monkeypatch):
     q, k, v, _ = (jnp.asarray(x, jnp.float32) for x in inputs(4, 4))
     with pytest.raises(UserError, match="attention_dropout"):
-        attention(q, k, v, implementation="splash", drop=lambda weights: weights)
+        attention(q, k, v, implementation=implementation, drop=lambda weights: weights)
+    monkeypatch.setattr("research.models.attention.platform", lambda: "gpu")
+    with pytest.raises(UserError, match="in 16 bits"):
+        attention(q, k, v, implementation="cudnn")
 
 
 @pytest.mark.parametrize(

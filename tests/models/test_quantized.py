@@ -81,6 +81,7 @@ def test_only_the_blocks_products_with_kernels_are_in_eight_bits(dtype, forward,
     assert forward == backward or training.count(backward) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", quantized.DTYPES)
 def test_a_step_in_eight_bits_is_near_one_in_float32_and_the_same_on_eight_devices(dtype):
     losses = {}

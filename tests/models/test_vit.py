@@ -202,7 +202,7 @@ def test_a_run_starts_from_one_of_another_image_size(small, tmp_path):
     np.testing.assert_allclose(large["position"]["embedding"], expected, rtol=1e-5, atol=1e-6)
     for name in ("patch", "class_token", "encoder", "decoder"):
         jax.tree.map(np.testing.assert_array_equal, large[name], params[name])
-    assert "fsdp" in large["position"]["embedding"].sharding.spec
+    assert ("fsdp", "context") in large["position"]["embedding"].sharding.spec
 
 
 def test_a_model_adapts_nothing_but_positions_of_its_kind():

@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_each_document_alone(objective, params, smoothing, z
     np.testing.assert_allclose(metrics["log_perplexity"].value, plain.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("chunks", [2, 3, 6])
+@pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow)])
 def test_chunks_change_nothing_but_what_is_in_memory(objective, params, chunks):
     whole, split = (dataclasses.replace(objective, z_loss=1e-2, label_smoothing=0.1, loss_chunks=n) for n in (1, chunks))
     value = lambda what: jax.jit(jax.value_and_grad(lambda params: loss_value(what.loss_fn(params, BATCH, None)[0])))

@@ -177,7 +177,10 @@ def test_evaluation_mixes_nothing_and_training_does():
     objective, batch = image_objective(mixup=0.8, cutmix=1.0), image_batch()
     params = objective.init(jax.random.key(0))
     params["head"]["out"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), (12, 7))
-    losses = [float(loss_value(run(what, batch, rng, params)[1])) for what, rng in [(objective, None), (image_objective(), None), (objective, jax.random.key(0))]]
+    losses = [
+        float(loss_value(run(what, batch, rng, params)[1]))
+        for what, rng in [(objective, None), (image_objective(), None), (objective, jax.random.key(0))]
+    ]
     assert losses[0] == losses[1] != losses[2]
 
 

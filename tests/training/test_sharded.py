@@ -31,11 +31,18 @@ MESHES = {
     "fsdp_tp/fsdp and context": {"fsdp": 4, "context": 2},
     "fsdp_tp/context and tensor": {"fsdp": 1, "context": 4, "tensor": 2},
 }
-QUICK = ("dp", "tp", "fsdp_tp", "fsdp_tp/context")
+QUICK = ("fsdp_tp", "fsdp_tp/context")
+STAGES = {
+    "fsdp_tp/pipeline and tensor": {"pipeline": 2, "fsdp": 2, "tensor": 2},
+    "dp/pipeline": {"pipeline": 2, "fsdp": 4},
+    "fsdp_tp/pipeline and fsdp": {"pipeline": 2, "fsdp": 4},
+    "fsdp_tp/pipeline and data": {"pipeline": 2, "data": 4, "fsdp": 1},
+    "fsdp_tp/pipeline and context": {"pipeline": 2, "fsdp": 1, "context": 4},
+}
 
 
 def experiment(name="", **changes):
-    mesh = {f"mesh__{axis}": size for axis, size in MESHES.get(name, {"fsdp": 1}).items()}
+    mesh = {f"mesh__{axis}": size for axis, size in (MESHES | STAGES).get(name, {"fsdp": 1}).items()}
     rules = {"mesh__rules": name.split("/")[0]} if name else {}
     config = tiny_config(**{"model__dropout": 0.1} | mesh | rules | changes)
     return build.experiment(config, V, None if name else jax.devices()[:1])
@@ -70,16 +77,6 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
         assert found == pytest.approx(wanted, rel=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
-
-
-STAGES = {
-    "fsdp_tp/pipeline and tensor": {"pipeline": 2, "fsdp": 2, "tensor": 2},
-    "dp/pipeline": {"pipeline": 2, "fsdp": 4},
-    "fsdp_tp/pipeline and fsdp": {"pipeline": 2, "fsdp": 4},
-    "fsdp_tp/pipeline and data": {"pipeline": 2, "data": 4, "fsdp": 1},
-    "fsdp_tp/pipeline and context": {"pipeline": 2, "fsdp": 1, "context": 4},
-}
-MESHES |= STAGES
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if i else ()) for i, name in enumerate(STAGES)])
@@ -158,6 +155,7 @@ def packed_pairs(seed: int):
     }
 
 
+@pytest.mark.slow
 def test_an_encoder_on_packed_pairs_equals_one_device():
     found = []
     for where in ("", "fsdp_tp/context"):
@@ -171,7 +169,14 @@ def test_an_encoder_on_packed_pairs_equals_one_device():
         assert split == pytest.approx(alone, rel=2e-5)
 
 
-@pytest.mark.parametrize("name, chunks", [("fsdp_tp", 1), ("fsdp_tp/context", 4), ("fsdp_tp/pipeline and tensor", 1)])
+@pytest.mark.parametrize(
+    "name, chunks",
+    [
+        pytest.param("fsdp_tp", 1, marks=pytest.mark.slow),
+        ("fsdp_tp/context", 4),
+        pytest.param("fsdp_tp/pipeline and tensor", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
     found = []
     for where, parts in (("", 1), (name, chunks)):
@@ -216,7 +221,7 @@ def test_statistics_that_lost_a_dimension_keep_the_rest_of_the_sharding():
     assert specs == {((256,), P(("fsdp", "context"))), ((512,), P("tensor"))}
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", pytest.param("muon", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", [pytest.param("adafactor", marks=pytest.mark.slow), pytest.param("muon", marks=pytest.mark.slow)])
 def test_state_of_other_shapes_than_the_parameters_is_split_too(optimizer):
     e = experiment("fsdp_tp", optimizer__name=optimizer, optimizer__clip_norm=None)
     found, _ = two_steps(e)
