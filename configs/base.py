@@ -36,6 +36,7 @@ def model_fields():
     m.dtype = "bfloat16"  # of the computation; parameters are float32
     m.matmul_dtype = placeholder(str)  # of a block's products with its kernels, where the chip is faster so: int8, fp8 (extra `quantized`); absent: dtype
     m.scan_layers = True  # one compiled block looped over the layers: compiles fast; False unrolls it
+    m.scan_unroll = 1  # layers in a round of that loop, between which the compiler may overlap
     m.microbatches = 1  # parts of a batch that go through the stages one behind the other, where mesh.pipeline is more than 1: several times as many
     m.remat = "none"  # what the backward pass computes again: none, or what is not kept: REMAT_POLICIES in research/models/layers.py (full, dots, attention, projections, matmuls, offload)
     m.pool = "first"  # how hidden states become one vector: first (token; BERT's has a tanh layer), mean, last, attention (a learned query)

@@ -107,6 +107,7 @@ def described(of: Family, stored: dict, group) -> ConfigDict:
 # What a config may choose for itself: how to compute and to train, and what becomes of the hidden states; what differs in size is refused by tensor.
 FREE = {"dtype", "scan_layers", "remat", "dropout", "layer_scale", "stochastic_depth", "initializer_stddev", "scale_residual_initializer", "pool"}
 FREE |= {"vocab_size", "max_length", "image_size", "pixel_mean", "pixel_stddev", "attention", "attention_dropout"}
+FREE |= {"matmul_dtype", "microbatches", "scan_unroll"}
 IN_USE = {  # fields that matter only where something else is so
     "attention_window": lambda group: "local" in group["attention_pattern"],
     "rotary_base": lambda group: group["positions"] == "rotary",

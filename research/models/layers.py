@@ -83,6 +83,7 @@ class TransformerConfig:
     dtype: str  # of the computation
     matmul_dtype: str | None  # of a block's products with its kernels: one of quantized.DTYPES, or None: `dtype`
     scan_layers: bool
+    scan_unroll: int
     microbatches: int  # that go through a pipeline's stages one behind the other
     remat: str  # "none" or one of REMAT_POLICIES
     pool: str
@@ -112,6 +113,11 @@ class TransformerConfig:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}: choose one of {', '.join(choices)}.")
         if not self.attention_pattern or set(self.attention_pattern) - {"dense", "local"}:
             raise UserError(f"model.attention_pattern is {self.attention_pattern!r}: name the layers in turn, each dense or local.")
+
+    @property
+    def unroll(self) -> int:
+        """Layers in a round of the loop over layers."""
+        return self.scan_unroll if self.scan_layers else self.layers
 
     @property
     def head_width(self) -> int:

@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec
 from research.core.sharding import PIPELINE, constrain, within_stage
 
 
-def pipelined(layer, params_L, x_BTD, per_row, microbatches: int):
+def pipelined(layer, params_L, x_BTD, per_row, microbatches: int, unroll: int):
     """`layer` applied L times, to microbatches of the rows -> x_BTD.
 
     layer(params, x_BTD, per_row, m, i): the i-th, on microbatch m; `params_L` is a tree of arrays (L, ...), a stage having L / S of them one after another;
-    `per_row` is a tree of arrays (B, ...) that each layer sees. The microbatches divide the rows.
+    `per_row` is a tree of arrays (B, ...) that each layer sees. The microbatches divide the rows. `unroll`: layers in a round of the loop over them.
     """
     stages, layers = jax.sharding.get_abstract_mesh().shape[PIPELINE], len(jax.tree.leaves(params_L)[0])
     ticks = microbatches + stages - 1
@@ -33,7 +33,7 @@ def pipelined(layer, params_L, x_BTD, per_row, microbatches: int):
             x_BTD = constrain(jnp.where(first, x_MBTD[m], x_BTD), "batch", "sequence", "embed")
             seen = jax.tree.map(lambda x: x[m], per_row_M)
             one = lambda x_BTD, params_and_i: (layer(params_and_i[0], x_BTD, seen, m, params_and_i[1]), None)
-            x_BTD, _ = jax.lax.scan(one, x_BTD, (params_L, numbers))
+            x_BTD, _ = jax.lax.scan(one, x_BTD, (params_L, numbers), unroll=min(unroll, len(numbers)))
             return jax.lax.ppermute(x_BTD, PIPELINE, [(s, (s + 1) % stages) for s in range(stages)]), x_BTD
 
         return jax.lax.scan(tick, jnp.zeros_like(x_MBTD[0]), jnp.arange(ticks))[1][None]

@@ -156,7 +156,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True, "dropout": True, "stochastic_rounding": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=c.layers,
-            unroll=1 if c.scan_layers else c.layers,
+            unroll=c.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x_BTD = x_BTD.astype(c.dtype)
@@ -179,4 +179,4 @@ class Transformer(nn.Module):
             return Block(c, self.deterministic).apply({"params": params}, x_BTD, *mask_and_positions, layer, rngs=rngs)[0]
 
         microbatches = math.gcd(c.microbatches, len(x_BTD) * parts("layers") // parts("batch"))  # an evaluation may have fewer rows
-        return pipelined(apply, (self.variables["params"]["blocks"], layer), x_BTD, mask_and_positions, microbatches)
+        return pipelined(apply, (self.variables["params"]["blocks"], layer), x_BTD, mask_and_positions, microbatches, c.unroll)

@@ -65,9 +65,9 @@ def test_a_block_against_numpy(inputs, placement):
 
 
 @pytest.mark.parametrize("placement", ["post", "pre"])
-@pytest.mark.parametrize("scan_layers", [True, False])
-def test_the_stack_is_its_blocks_one_after_another(inputs, placement, scan_layers):
-    config = dataclasses.replace(CONFIG, norm=placement, scan_layers=scan_layers)
+@pytest.mark.parametrize("scan_layers, unroll", [(True, 1), (True, 2), (False, 1)])
+def test_the_stack_is_its_blocks_one_after_another(inputs, placement, scan_layers, unroll):
+    config = dataclasses.replace(CONFIG, norm=placement, scan_layers=scan_layers, scan_unroll=unroll)
     params = init(Transformer(config, True), jax.random.key(0), *inputs)
     x, mask = inputs
     for layer in range(config.layers):

@@ -38,6 +38,7 @@ STAGES = {
     "fsdp_tp/pipeline and fsdp": {"pipeline": 2, "fsdp": 4},
     "fsdp_tp/pipeline and data": {"pipeline": 2, "data": 4, "fsdp": 1},
     "fsdp_tp/pipeline and context": {"pipeline": 2, "fsdp": 1, "context": 4},
+    "fsdp_tp/pipeline and all": {"pipeline": 2, "fsdp": 1, "context": 2, "tensor": 2},
 }
 
 
@@ -167,6 +168,18 @@ def test_an_encoder_on_packed_pairs_equals_one_device():
         found.append((to_host(means), to_host(more)))
     for alone, split in zip(*found):
         assert split == pytest.approx(alone, rel=2e-5)
+
+
+@pytest.mark.slow
+def test_splash_in_stages_equals_xla_on_one_device():
+    """Within a stage the kernel is split by rows, heads and queries."""
+    found = []
+    for where, attention in (("", "xla"), ("fsdp_tp/pipeline and all", "splash")):
+        e = experiment(where, model__attention=attention, model__dropout=0.0, model__microbatches=2, **GPT)
+        state = jax.jit(e.init, out_shardings=e.shardings)()
+        with e.in_force():
+            found.append(to_host(e.train_step(state, e.place(packed(0), 16))[1]))
+    assert found[1] == pytest.approx(found[0], rel=2e-5)
 
 
 @pytest.mark.parametrize(
