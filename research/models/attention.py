@@ -150,16 +150,12 @@ def splash_attention(q_BTHK, k_BTGK, v_BTGK, mask: Mask):
 
     Elsewhere than on a TPU it is interpreted, which is slow and for tests. Each device has its own rows and heads, and its part of the queries.
     """
-    if mask.banded is not None:
-        branches = (functools.partial(splash_attention, mask=mask.replace(banded=None, window=window)) for window in (mask.window, None))
-        return jax.lax.cond(mask.banded, *branches, q_BTHK, k_BTGK, v_BTGK)
     T = q_BTHK.shape[1]
     padding = -T % (128 * parts("sequence"))  # a block has 128 tokens or a multiple
     segments_BT, keys_BT = mask.segments_BT, mask.segments_BT if mask.keys_BS is None else mask.keys_BS
     if padding and segments_BT is None:
         segments_BT = keys_BT = jnp.zeros(q_BTHK.shape[:2], jnp.int32)
-    with jax.named_scope(f"visited_{_visited(T, padding, mask):.4f}"):  # by which research/compile/kernels.py knows what the kernels cost
-        out_BTHK = _splash_on_devices(_padded(q_BTHK, padding), k_BTGK, v_BTGK, _padded(segments_BT, padding, -1), keys_BT, mask)
+    out_BTHK = _splash_on_devices(_padded(q_BTHK, padding), k_BTGK, v_BTGK, _padded(segments_BT, padding, -1), keys_BT, mask)
     return _zero_where_blind(out_BTHK[:, :T], mask, T)
 
 
@@ -170,39 +166,50 @@ def _padded(x_BTxx, padding: int, fill=0):
 def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask):
     """Each device runs the kernel on its rows, heads and queries, which may be padded; it gathers all keys and values, as they lie.
 
-    Gathered in here, their gradients are scattered as they are summed.
+    Gathered in here, their gradients are scattered as they are summed. Where a band may be on or off there are two kernels, and nothing is exchanged once one
+    is chosen: in another stage of a pipeline it may be the other.
     """
-    across = None  # the mesh axes over which keys are split
+    masks = [mask] if mask.banded is None else [mask, mask.replace(window=None)]
+    (_, length, heads, _), used, across = q_BTHK.shape, k_BSGK.shape[1], None  # across: the mesh axes over which keys are split
 
-    def run(kernel, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS):
+    def run(kernels, banded, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS):
         def all_keys(x_BSxx, fill=0):  # padding is of a segment that no query has
             if x_BSxx is None:
                 return None
             whole = jax.lax.all_gather(x_BSxx, across, axis=1, tiled=True) if across else x_BSxx
-            return _padded(_in_order(whole, mask.pieces), length - whole.shape[1], fill)
+            return _padded(_in_order(whole, mask.pieces), length - used, fill)
 
         by_head = lambda x: x.swapaxes(1, 2)
         segments = None if segments_BT is None else splash.SegmentIds(segments_BT, all_keys(keys_BS, -2))
-        return by_head(jax.vmap(kernel)(by_head(q_BTHK), by_head(all_keys(k_BSGK)), by_head(all_keys(v_BSGK)), segments))
+        arrays = by_head(q_BTHK), by_head(all_keys(k_BSGK)), by_head(all_keys(v_BSGK)), segments
 
-    _, length, heads, _ = q_BTHK.shape
-    arrays = q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS
+        def attend(kernel, mask):
+            with jax.named_scope(
+                f"visited_{_visited(used, length - used, mask):.4f}"
+            ):  # by which research/compile/kernels.py knows what the kernels cost
+                return jax.vmap(kernel)(*arrays)
+
+        choices = [functools.partial(attend, *pair) for pair in zip(kernels, masks)]
+        return by_head(choices[0]() if banded is None else jax.lax.cond(banded, *choices))
+
+    arrays = mask.banded, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS
     rules, mesh = nn.get_logical_axis_rules(), jax.sharding.get_abstract_mesh()
     if not rules:
-        return run(_splash_kernel(heads, length, 1, k_BSGK.shape[1], mask), *arrays)
+        return run([_splash_kernel(heads, length, 1, used, mask) for mask in masks], *arrays)
     spec = lambda *axes: partition_spec(axes, rules)
     of_queries = spec("batch", "sequence", "heads", "head_dim")
-    if k_BSGK.shape[1] % parts("sequence") == 0:
+    if used % parts("sequence") == 0:
         across = spec("sequence")[0]
     along = "sequence" if across else None
     of_keys = spec("batch", along, "heads", "head_dim")
-    kernel = _splash_kernel(heads // parts("heads"), length, parts("sequence"), k_BSGK.shape[1], mask)
-    sizes = AbstractMesh(mesh.axis_sizes, mesh.axis_names)
-    of_kernel = kernel.manual_sharding_spec(NamedSharding(sizes, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)))
     of_segments = (None, None) if segments_BT is None else (spec("batch", "sequence"), spec("batch", along))
-    specs = (of_kernel, of_queries, of_keys, of_keys, *of_segments)
+    kernels = [_splash_kernel(heads // parts("heads"), length, parts("sequence"), used, mask) for mask in masks]
+    sizes = AbstractMesh(mesh.axis_sizes, mesh.axis_names)
+    of_masks = [NamedSharding(sizes, PartitionSpec(None, spec("sequence")[0] if _by_place(mask) else None)) for mask in masks]
+    of_kernels = [kernel.manual_sharding_spec(of_mask) for kernel, of_mask in zip(kernels, of_masks)]
+    specs = (of_kernels, None if mask.banded is None else PartitionSpec(), of_queries, of_keys, of_keys, *of_segments)
     axes = frozenset(mesh.axis_names) - frozenset(mesh.manual_axes)  # within a stage `pipeline` is not to be split any more
-    return jax.shard_map(run, in_specs=specs, out_specs=of_queries, axis_names=axes, check_vma=False)(kernel, *arrays)
+    return jax.shard_map(run, in_specs=specs, out_specs=of_queries, axis_names=axes, check_vma=False)(kernels, *arrays)
 
 
 def _splash_kernel(heads: int, length: int, parts: int, used: int, mask: Mask):
