@@ -18,9 +18,10 @@ GiB = 2**30
 class Chip:
     """One device as JAX counts devices: a chip, or half a TPU7x chip.
 
-    flops: dense bfloat16 matrix products, FLOP/s. eight_bit: of those that are faster in eight bits, FLOP/s by dtype (int8, fp8). hbm: bytes that a program may have. hbm_bandwidth, bytes/s. link: bytes/s one way over one link
+    flops: dense bfloat16 matrix products, FLOP/s. hbm: bytes that a program may have. hbm_bandwidth, bytes/s. link: bytes/s one way over one link
     to a neighbour; `dimensions` of the torus, two links in each where it closes; `ring` devices of a dimension, or a multiple, close it.
-    core_link: to the other half of the chip. dcn: bytes/s to other slices; None where nothing is published.
+    core_link: to the other half of the chip. dcn: bytes/s to other slices; None where nothing is published. eight_bit: FLOP/s of those products of
+    eight-bit numbers (int8, fp8) that are faster.
     """
 
     flops: float

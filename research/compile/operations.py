@@ -20,7 +20,8 @@ _EIGHT_BIT = {"s8": "int8"} | dict.fromkeys(("f8e4m3fn", "f8e5m2"), "fp8")
 
 
 class Operation(NamedTuple):
-    """On one device, each time. eight_bit: of the FLOPs, those of products of eight-bit numbers, by dtype (int8, fp8). hbm, host: bytes read from and written to the memory of the device, and moved to and from that of the host."""
+    """On one device, each time. hbm, host: bytes read from and written to the memory of the device, and moved to and from that of the host. eight_bit: of the
+    FLOPs, those of products of eight-bit numbers, by dtype (int8, fp8)."""
 
     flops: float
     hbm: float

@@ -184,9 +184,8 @@ def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask)
         arrays = by_head(q_BTHK), by_head(all_keys(k_BSGK)), by_head(all_keys(v_BSGK)), segments
 
         def attend(kernel, mask):
-            with jax.named_scope(
-                f"visited_{_visited(used, length - used, mask):.4f}"
-            ):  # by which research/compile/kernels.py knows what the kernels cost
+            visited = _visited(used, length - used, mask)
+            with jax.named_scope(f"visited_{visited:.4f}"):  # by which research/compile/kernels.py knows what the kernels cost
                 return jax.vmap(kernel)(*arrays)
 
         choices = [functools.partial(attend, *pair) for pair in zip(kernels, masks)]

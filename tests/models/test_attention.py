@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax._src.cudnn import fused_attention_stablehlo
 
 from research.core import sharding
 from research.core.errors import UserError
@@ -168,6 +169,19 @@ def test_kernels_refuse_what_they_cannot_do(implementation, monkeypatch):
     monkeypatch.setattr("research.models.attention.platform", lambda: "gpu")
     with pytest.raises(UserError, match="in 16 bits"):
         attention(q, k, v, implementation="cudnn")
+
+
+@pytest.mark.parametrize("kind, call", [("causal", "fmhaSoftmax"), ("causal banded segments", "fmhaScaleBiasSoftmax")])
+def test_for_a_gpu_cudnn_is_called_forward_and_backward(monkeypatch, kind, call):
+    """The program for a GPU that is not here: JAX's questions about it are answered for it."""
+    for question in ("check_cudnn_version", "check_compute_capability"):
+        monkeypatch.setattr(fused_attention_stablehlo, question, lambda *_: 91000)
+    monkeypatch.setattr("research.models.attention.platform", lambda: "gpu")
+    q, k, v, _ = (jnp.pad(jnp.asarray(x, jnp.bfloat16), ((0, 0), (0, 0), (0, 0), (0, 8))) for x in inputs(4, 2))
+    mask = jax.tree.map(jnp.asarray, MASKS[kind])
+    run = lambda q, k, v: attention(q, k, v, mask, "cudnn").astype(jnp.float32).sum()
+    text = jax.jit(jax.grad(run, (0, 1, 2))).trace(q, k, v).lower(lowering_platforms=("cuda",)).as_text()
+    assert f"__cudnn${call}(" in text and f"__cudnn${call}Backward(" in text
 
 
 @pytest.mark.parametrize(
