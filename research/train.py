@@ -1,14 +1,16 @@
 """Trains what a config says: config file -> run directory.
 
-    python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart [--config.FIELD=VALUE ...]
+    python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart [--config.FIELD=VALUE ...] [--until=STEP]
 
-The same command again goes on from the last checkpoint; so does --workdir alone. Ctrl-C or SIGTERM saves first.
+The same command again goes on from the last checkpoint; so does --workdir alone. Ctrl-C or SIGTERM saves first; --until stops, measured and saved, at a step
+before the end.
 """
 
 import contextlib
 import pathlib
 
 import jax
+from absl import flags
 
 from configs import base
 from research import build, restore
@@ -23,7 +25,7 @@ from research.training.progress import Progress
 
 
 def main(argv):
-    config, workdir = arguments(argv)
+    config, workdir, until = arguments(argv)
     build.experiment(config)  # whatever cannot work is refused before data is fetched or the run directory touched
     run_directory.check_config(workdir, config, base.get_config())
     corpus = build.make_corpus(config, workdir)
@@ -52,7 +54,7 @@ def main(argv):
             e.train_step,
             lambda batch: e.place(batch, config.data.batch_size),
             lambda state: evaluate(e.merged(state.params if state.ema is None else state.ema)),
-            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every),
+            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every, until),
             checkpoints,
             writer,
             progress,
@@ -63,21 +65,21 @@ def main(argv):
 
 
 def arguments(argv):
-    """(config, workdir): the config given, or the one that the run directory holds."""
+    """(config, workdir, step to stop at or None): the config given, or the one that the run directory holds."""
+
+    def define(values):
+        config_lib.define_distributed(values)
+        flags.DEFINE_integer("until", None, "The step to stop at, for now.", lower_bound=1, flag_values=values)
 
     given = config_lib.given("config", argv) is not None
-    values, config = (
-        config_lib.parse(argv, config_lib.define_distributed)
-        if given
-        else config_lib.parse_run(argv, base.get_config(), config_lib.define_distributed)
-    )
+    values, config = config_lib.parse(argv, define) if given else config_lib.parse_run(argv, base.get_config(), define)
     if not values.workdir:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
     sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: choose another.")
-    return config, workdir
+    return config, workdir, values.until
 
 
 def seconds_spent(workdir: pathlib.Path) -> float:

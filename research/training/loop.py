@@ -25,15 +25,19 @@ from research.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When things happen, in steps: the config's `run` group."""
+    """When things happen, in steps: the config's `run` group. until: where to stop for now, evaluated and saved, if before the end."""
 
     steps: int
     log_every: int
     eval_every: int
     save_every: int
+    until: int | None = None
 
     def due(self, every: int, step: int) -> bool:
-        return step == self.steps or (step > 0 and step % every == 0)
+        return self.over(step) or (step > 0 and step % every == 0)
+
+    def over(self, step: int) -> bool:
+        return step == self.steps or (self.until is not None and step >= self.until)
 
 
 def train(
@@ -47,7 +51,7 @@ def train(
     writer: MetricWriter,
     progress,
 ) -> TrainState:
-    """Trains from `state` to `schedule.steps`. Returns the last state, earlier if the process was told to stop (SIGTERM, Ctrl-C)."""
+    """Trains from `state` to `schedule.steps`, or for now to `schedule.until`. Returns the last state, earlier if the process was told to stop (SIGTERM, Ctrl-C)."""
     step = started = int(state.step)
     pending = None  # (step, Means) dispatched and not yet looked at
 
@@ -76,7 +80,7 @@ def train(
                     look()  # only a state whose loss was finite is saved
                     with progress.pause("saving"):
                         checkpoints.save(state, source.state(), validation and {f"validation/{k}": v for k, v in validation.items()})
-            if step == schedule.steps or stopping:
+            if schedule.over(step) or stopping:
                 break
             batch = place(source.next(state.params))
             state, means = train_step(state, batch)

@@ -135,6 +135,7 @@ def test_scanned_and_unrolled_cost_the_same(tensor):
     assert scanned.unknown_loops == 0
 
 
+@pytest.mark.slow
 def test_layers_of_a_scan_are_counted():
     (e, six), (_, three) = (train_cost(model__layers=n, mesh__fsdp=8, data__batch_size=32) for n in (6, 3))
     whole = preflight.count_flops(e.train_step, e.shapes, e.trained.example_batch)
@@ -142,6 +143,7 @@ def test_layers_of_a_scan_are_counted():
     assert six.flops > 1.5 * three.flops
 
 
+@pytest.mark.slow
 def test_repeated_work_is_seen():
     """With no rule for `tensor` every device of it does the same."""
     _, split = train_cost(mesh__fsdp=4, mesh__tensor=2)

@@ -69,7 +69,7 @@ def on_one_device():
 @pytest.mark.short
 @pytest.mark.parametrize(
     "name, accumulate",
-    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES] + [("fsdp_tp", 2)],
+    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES] + [pytest.param("fsdp_tp", 2, marks=pytest.mark.slow)],
 )
 def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
@@ -203,6 +203,7 @@ def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
         assert split == pytest.approx(alone, rel=2e-5)
 
 
+@pytest.mark.slow
 def test_the_compiler_s_warning_would_be_seen(capfd, monkeypatch):
     """What the test above looks for is what the partitioner does say where the word table is left split both ways."""
     monkeypatch.setattr(Embedding, "table_VD", property(lambda self: self.embedding))

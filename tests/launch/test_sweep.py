@@ -1,0 +1,101 @@
+"""Sweeps as a person gives them, over runs that are real and small."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import sweep
+from research.core.errors import run_command
+from research.core.metrics import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+SWEEP = ["--config=tests/tiny.py", "--sweep=optimizer.learning_rate=1e-4,1e-2,3e-2", "--sweep=seed=0:2"]
+
+
+def start(workdir, *arguments, **options):
+    env = os.environ | {"XLA_FLAGS": "", "COLUMNS": "200"}
+    return subprocess.Popen([sys.executable, "-m", "launch.sweep", *arguments, f"--workdir={workdir}"], cwd=ROOT, env=env, text=True, **options)
+
+
+def ended(workdir):
+    """{trial: when its last checkpoint was written} of those that are at their end."""
+    return {path.parents[1].name: path.stat().st_mtime_ns for path in workdir.glob("*/checkpoints/6")}
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_and_given_again_does_only_the_rest(tmp_path):
+    first = start(tmp_path, *SWEEP, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not ended(tmp_path):
+        assert first.poll() is None
+        time.sleep(0.2)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=120) == 1
+    done = ended(tmp_path)
+    assert 1 <= len(done) < 6
+    again = start(tmp_path, *SWEEP, "--parallel=2", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0 and len(ended(tmp_path)) == 6
+    assert {name: ended(tmp_path)[name] for name in done} == done, "what was done is not done again"
+    kept = json.loads((tmp_path / "sweep.json").read_text())
+    reached = {name: read_metrics(tmp_path / name / "metrics.jsonl")[-1]["validation/loss"] for name in kept["trials"]}
+    best = min(reached, key=reached.get)
+    first_row = next(line for line in said.splitlines() if "done" in line)
+    assert f"{reached[best]:.4f}" in first_row and kept["trials"][best]["optimizer.learning_rate"] in first_row
+    assert said.count("done") == 6
+
+
+@pytest.mark.slow
+def test_successive_halving_runs_the_best_for_longer(tmp_path):
+    process = start(tmp_path, *SWEEP, "--halving=validation/loss", "--eta=2", "--parallel=2", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-2000:]
+    steps = {path.name: max(int(step.name) for step in (path / "checkpoints").glob("*")) for path in tmp_path.glob("*-????????")}
+    assert sorted(steps.values()) == [1, 1, 1, 3, 6, 6]
+    at = lambda name, step: next(line["validation/loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl") if line["step"] == step and "validation/loss" in line)
+    first = sorted(steps, key=lambda name: at(name, 1))
+    assert {name for name in steps if steps[name] > 1} == set(first[:3])
+
+
+def test_a_failed_run_is_told_and_stops_no_other(tmp_path):
+    process = start(tmp_path, SWEEP[0], "--sweep=data.source=pears,plums", "--parallel=2", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 1 and said.count("failed") == 2
+    assert "2 of 2 failed" in errors and "choose one of sentence_pairs" in errors.replace("\n", " ")
+
+
+def call(*arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        sweep.main(["sweep", *arguments])
+    return out.getvalue()
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
+    lines = call(*SWEEP, f"--workdir={tmp_path}/new", "--dry_run", "--config.run.log_every=2").splitlines()
+    assert len(lines) == 6 and not (tmp_path / "new").exists()
+    expected = "python -m research.train --config=tests/tiny.py --config.run.log_every=2 --config.optimizer.learning_rate=1e-4 --config.seed=0 --workdir="
+    assert lines[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--sweep=seed=0:2", "--workdir=x"], "say what to run"),
+        (["--config=tests/tiny.py", "--sweep=seed=0:2"], "say where"),
+        (["--config=tests/tiny.py", "--sweep=sead=0:2", "--workdir=x"], "has no field 'sead'"),
+        (["--config=tests/tiny.py", "--workdir=x"], "has no sweep()"),
+        (["--config=tests/tiny.py", "--workdir=x", "--sweeep=seed=1"], "sweeep"),
+    ],
+)
+def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(sweep.main, ["sweep", *arguments])
+    assert message in stopped.value.code and stopped.value.code.startswith("error: ")
