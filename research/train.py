@@ -37,6 +37,7 @@ def main(argv):
     state = restore.starting_state(e, checkpoints, source)
     start, speaks = int(state.step), jax.process_index() == 0
     run_directory.check_data(workdir, corpus.manifest)
+    claimed = run_directory.claim(workdir) if speaks else contextlib.nullcontext()
     if speaks:
         labels = corpus.labels if build.tells_classes(config) else None
         run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
@@ -45,7 +46,7 @@ def main(argv):
                 print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
     writer = MetricWriter(workdir, start, active=speaks)
     progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
-    with contextlib.ExitStack() as closing, e.in_force():
+    with contextlib.ExitStack() as closing, claimed, e.in_force():
         for part in (progress, writer, checkpoints):
             closing.callback(part.close)
         state = loop.train(

@@ -21,7 +21,7 @@ from research import evaluate, predict, train
 from research.core import metrics
 from research.core.errors import run_command
 from research.data import sources
-from research.training import checkpoint
+from research.training import checkpoint, run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
@@ -92,7 +92,7 @@ def run(cache, tmp_path_factory):
 def test_a_run_directory_is_complete(run):
     workdir, printed = run
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"config.json", "provenance.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "plots", "tokenizer.json"}
+    assert names == {"config.json", "provenance.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "plots", "tokenizer.json", ".lock"}
     assert {path.name for path in (workdir / "plots").iterdir()} == {"loss.png", "accuracy.png"}
     lines = metrics.read_metrics(workdir / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
@@ -167,6 +167,14 @@ def test_another_config_is_refused_and_nothing_is_harmed(run):
     for changes in (["--config.optimizer.learning_rte=1"], ["--config.data.batch_size=12"], ["--config.data.length=64"], ["--config.mesh.fsdp=3"]):
         error(train, TINY, f"--workdir={workdir}", *MESH, *changes)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(run, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(run[0], workdir)
+    with run_directory.claim(workdir):
+        assert "is being trained by another process" in error(train, f"--workdir={workdir}")
+    call(train, f"--workdir={workdir}")
 
 
 def test_the_mesh_and_the_reporting_may_change(run, tmp_path):

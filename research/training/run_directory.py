@@ -1,6 +1,6 @@
 """A run directory: everything needed to resume, evaluate, predict from, export or launch the run again.
 
-config.json (fully resolved), provenance.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, plots/, and tokenizer.json
+config.json (fully resolved), provenance.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, plots/, .lock (held by the process that trains), and tokenizer.json
 and labels.json (the names of the labels) where there are any.
 """
 
@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 
+import filelock
 import jax
 
 from research.core import config as config_lib
@@ -42,6 +43,15 @@ def check_data(workdir: pathlib.Path, manifest: dict):
         was, now = before[split], manifest[split]
         if any(was[what] != now[what] for what in was.keys() & now.keys()):
             raise UserError(f"{workdir} was trained on other data: {split} was {was}, is {now} now. Choose another --workdir.")
+
+
+def claim(workdir: pathlib.Path) -> filelock.BaseFileLock:
+    """The run directory for this process alone, until it releases it or ends. Raises UserError where another has it: both would write the same files."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        return filelock.FileLock(workdir / ".lock").acquire(blocking=False).lock
+    except filelock.Timeout:
+        raise UserError(f"{workdir} is being trained by another process: wait for it, stop it, or choose another --workdir.") from None
 
 
 def write(workdir: pathlib.Path, config, tokenizer, labels: tuple[str, ...] | None, argv: list[str], data_manifest: dict):
