@@ -192,13 +192,16 @@ def _tuples(value):
 
 def flatten(config) -> dict:
     """{dotted.name: value} of every field."""
+    return leaves(config.to_dict())
 
-    def walk(prefix, value):
-        if isinstance(value, dict):
-            return {name: leaf for key, item in value.items() for name, leaf in walk(f"{prefix}.{key}" if prefix else key, item).items()}
-        return {prefix: value}
 
-    return walk("", config.to_dict())
+def leaves(tree: dict, prefix: str = "") -> dict:
+    """The same of nested dicts."""
+    found = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else key
+        found |= leaves(value, name) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def differences(before, now) -> list[tuple]:

@@ -59,7 +59,9 @@ def test_successive_halving_runs_the_best_for_longer(tmp_path):
     assert process.returncode == 0, errors[-2000:]
     steps = {path.name: max(int(step.name) for step in (path / "checkpoints").glob("*")) for path in tmp_path.glob("*-????????")}
     assert sorted(steps.values()) == [1, 1, 1, 3, 6, 6]
-    at = lambda name, step: next(line["validation/loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl") if line["step"] == step and "validation/loss" in line)
+    at = lambda name, step: next(
+        line["validation/loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl") if line["step"] == step and "validation/loss" in line
+    )
     first = sorted(steps, key=lambda name: at(name, 1))
     assert {name for name in steps if steps[name] > 1} == set(first[:3])
 
@@ -81,7 +83,9 @@ def call(*arguments):
 def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
     lines = call(*SWEEP, f"--workdir={tmp_path}/new", "--dry_run", "--config.run.log_every=2").splitlines()
     assert len(lines) == 6 and not (tmp_path / "new").exists()
-    expected = "python -m research.train --config=tests/tiny.py --config.run.log_every=2 --config.optimizer.learning_rate=1e-4 --config.seed=0 --workdir="
+    expected = (
+        "python -m research.train --config=tests/tiny.py --config.run.log_every=2 --config.optimizer.learning_rate=1e-4 --config.seed=0 --workdir="
+    )
     assert lines[0].startswith(expected)
 
 

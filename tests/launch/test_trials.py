@@ -30,7 +30,9 @@ def test_draws(kind, low, high):
     many = np.array(drawn("a", 2000))
     assert many.min() >= low and many.max() <= high and len(set(many)) > 1900
     scale = np.log if kind == "log" else np.asarray
-    assert np.quantile(scale(many), [0.25, 0.5, 0.75]) == pytest.approx(scale(low) + np.array([0.25, 0.5, 0.75]) * (scale(high) - scale(low)), abs=0.25)
+    assert np.quantile(scale(many), [0.25, 0.5, 0.75]) == pytest.approx(
+        scale(low) + np.array([0.25, 0.5, 0.75]) * (scale(high) - scale(low)), abs=0.25
+    )
     assert drawn("a", 5) == list(many[:5]), "more draws begin with the same"
     assert abs(np.corrcoef(many, drawn("b", 2000))[0, 1]) < 0.1, "each field has its own"
 
@@ -62,7 +64,11 @@ def test_what_names_no_values_is_refused(sweeps, paired, message):
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"optimizer.learning_rat": "1"}, "did you mean 'learning_rate'"), ({"run.steps": "many"}, "run.steps=many"), ({"run.steps": "0"}, "at least 1")],
+    [
+        ({"optimizer.learning_rat": "1"}, "did you mean 'learning_rate'"),
+        ({"run.steps": "many"}, "run.steps=many"),
+        ({"run.steps": "0"}, "at least 1"),
+    ],
 )
 def test_a_field_or_value_that_the_config_cannot_have_is_refused(change, message):
     with pytest.raises(UserError, match=message):
@@ -81,7 +87,9 @@ def test_a_trial_lies_where_what_it_computes_says():
 
 def test_a_config_file_may_say_what_to_try(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text("def sweep():\n    for rate in (0.1, 0.2):\n        yield {'optimizer.learning_rate': rate, 'model.attention_pattern': ('dense', 'local')}\n")
+    file.write_text(
+        "def sweep():\n    for rate in (0.1, 0.2):\n        yield {'optimizer.learning_rate': rate, 'model.attention_pattern': ('dense', 'local')}\n"
+    )
     first, second = trials.generated(str(file))
     assert first == {"optimizer.learning_rate": "0.1", "model.attention_pattern": "('dense', 'local')"} and second["optimizer.learning_rate"] == "0.2"
     assert trials.trials(TINY, [first], tmp_path)[0].config.model.attention_pattern == ("dense", "local")

@@ -1,0 +1,92 @@
+"""What people would rather look at than read."""
+
+import math
+import pathlib
+import statistics
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from research.reports.runs import Group, better
+
+MOST = 12  # curves in one picture: the best of them where there are more
+CURVE = plt.get_cmap("viridis")
+
+
+def curves(groups: list[Group], metrics: list[str], path: pathlib.Path):
+    """Each metric over the steps: of a group the mean over its seeds, and between the lowest and the highest a band."""
+    runs = [run for group in groups for run in group.runs]
+    sign = 1 if better(metrics[0], runs) == "min" else -1
+    shown = sorted((group for group in groups if group.reached(metrics[0])), key=lambda group: sign * group.reached(metrics[0])[0])[:MOST]
+    wide, high = min(2, len(metrics)), -(-len(metrics) // 2)
+    figure, axes = plt.subplots(high, wide, figsize=(4.6 * wide, 3.4 * high + 0.13 * len(shown)), squeeze=False, layout="constrained")
+    colors = [CURVE(x) for x in np.linspace(0, 0.9, len(shown))]
+    for axis in axes.flat[len(metrics) :]:
+        axis.remove()
+    for axis, metric in zip(axes.flat, metrics):
+        for group, color in zip(shown, colors):
+            at = {}
+            for run in group.runs:
+                for step, value in run.curve(metric):
+                    at.setdefault(step, []).append(value)
+            steps = sorted(at)
+            axis.plot(steps, [statistics.fmean(at[s]) for s in steps], color=color, linewidth=1.6, marker=".", label=group.label)
+            axis.fill_between(steps, [min(at[s]) for s in steps], [max(at[s]) for s in steps], color=color, alpha=0.18, linewidth=0)
+        axis.set(title=metric, xlabel="step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    if len(shown) > 1:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
+    """A line a group across one axis a field and, last, one for the metric, by which it is coloured: the darker the better (Inselberg, 1985)."""
+    runs, measured = [run for group in groups for run in group.runs], [group for group in groups if group.reached(metric)]
+    fields, reached = list(measured[0].values), [group.reached(metric)[0] for group in measured]
+    columns = [_scaled([group.values[field] for group in measured]) for field in fields] + [_scaled(reached)]
+    order = np.argsort(np.argsort(np.array(reached) * (1 if better(metric, runs) == "min" else -1)))
+    figure, axis = plt.subplots(figsize=(1.9 * len(columns) + 1.5, 4), layout="constrained")
+    for i in np.argsort(-order):  # the best on top
+        axis.plot(
+            range(len(columns)), [column[0][i] for column in columns], color=CURVE(0.95 * order[i] / max(1, len(order) - 1)), linewidth=1.8, alpha=0.9
+        )
+    for x, (_, ticks) in enumerate(columns):
+        axis.axvline(x, color="#444444", linewidth=0.8)
+        for height, text in ticks:
+            axis.annotate(
+                text,
+                (x, height),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
+            )
+    axis.set_xticks(range(len(columns)), [name.rpartition(".")[2] for name in fields] + [metric])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def _scaled(values) -> tuple[list[float], list[tuple[float, str]]]:
+    """(heights from 0 to 1, ticks): numbers to scale, by their logarithm where they span much; else each value in its place."""
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        log = min(values) > 0 and max(values) / min(values) >= 20
+        x = [math.log(value) if log else float(value) for value in values]
+        span = max(x) - min(x) or 1.0
+        heights = [(value - min(x)) / span for value in x]
+        named = dict(zip(heights, values)) if len(set(values)) <= 8 else {0.0: min(values), 1.0: max(values)}
+        return heights, [(height, f"{value:.4g}") for height, value in named.items()]
+    names = sorted(map(str, dict.fromkeys(map(str, values))))
+    place = {name: i / max(1, len(names) - 1) for i, name in enumerate(names)}
+    return [place[str(value)] for value in values], [(height, name) for name, height in place.items()]
+
+
+def _save(figure, path: pathlib.Path):
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
