@@ -69,7 +69,8 @@ def on_one_device():
 @pytest.mark.short
 @pytest.mark.parametrize(
     "name, accumulate",
-    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES] + [pytest.param("fsdp_tp", 2, marks=pytest.mark.slow)],
+    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES]
+    + [pytest.param("fsdp_tp", 2, marks=pytest.mark.slow)],
 )
 def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
@@ -80,11 +81,19 @@ def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
+IN_STAGES = {"model__dropout": 0.0, "model__microbatches": 4, "model__remat": "projections"}
+
+
+@pytest.fixture(scope="module")
+def in_one_stage():
+    return two_steps(experiment(**IN_STAGES))
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if i else ()) for i, name in enumerate(STAGES)])
-def test_stages_equal_one_device(name, capfd):
+def test_stages_equal_one_device(in_one_stage, name, capfd):
     """With four microbatches of four rows, kept and computed again: losses and parameters."""
-    changes = {"model__dropout": 0.0, "model__microbatches": 4, "model__remat": "projections"}
-    (losses, state), (expected_losses, expected) = (two_steps(experiment(where, **changes)) for where in (name, ""))
+    losses, state = two_steps(experiment(name, **IN_STAGES))
+    expected_losses, expected = in_one_stage
     for found, wanted in zip(losses, expected_losses):
         assert found == pytest.approx(wanted, rel=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), jax.device_get(state.params), jax.device_get(expected.params))
@@ -170,16 +179,27 @@ def test_an_encoder_on_packed_pairs_equals_one_device():
         assert split == pytest.approx(alone, rel=2e-5)
 
 
+def two_decoder_steps(name="", **changes):
+    """The metrics of two steps on packed rows."""
+    e = experiment(name, **{"model__dropout": 0.0, "model__microbatches": 2} | GPT | changes)
+    state, found = jax.jit(e.init, out_shardings=e.shardings)(), []
+    with e.in_force():
+        for seed in range(2):
+            state, means = e.train_step(state, e.place(packed(seed), 16))
+            found.append(to_host(means))
+    return found
+
+
+@pytest.fixture(scope="module")
+def decoder_alone():
+    return two_decoder_steps()
+
+
 @pytest.mark.slow
-def test_splash_in_stages_equals_xla_on_one_device():
+def test_splash_in_stages_equals_xla_on_one_device(decoder_alone):
     """Within a stage the kernel is split by rows, heads and queries."""
-    found = []
-    for where, attention in (("", "xla"), ("fsdp_tp/pipeline and all", "splash")):
-        e = experiment(where, model__attention=attention, model__dropout=0.0, model__microbatches=2, **GPT)
-        state = jax.jit(e.init, out_shardings=e.shardings)()
-        with e.in_force():
-            found.append(to_host(e.train_step(state, e.place(packed(0), 16))[1]))
-    assert found[1] == pytest.approx(found[0], rel=2e-5)
+    for split, alone in zip(two_decoder_steps("fsdp_tp/pipeline and all", model__attention="splash"), decoder_alone):
+        assert split == pytest.approx(alone, rel=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -190,16 +210,8 @@ def test_splash_in_stages_equals_xla_on_one_device():
         pytest.param("fsdp_tp/pipeline and tensor", 1, marks=pytest.mark.slow),
     ],
 )
-def test_a_decoder_on_packed_rows_equals_one_device(name, chunks):
-    found = []
-    for where, parts in (("", 1), (name, chunks)):
-        e = experiment(where, objective__loss_chunks=parts, model__dropout=0.0, model__microbatches=2, **GPT)
-        state = jax.jit(e.init, out_shardings=e.shardings)()
-        with e.in_force():
-            state, means = e.train_step(state, e.place(packed(0), 16))
-            state, more = e.train_step(state, e.place(packed(1), 16))
-        found.append((to_host(means), to_host(more)))
-    for alone, split in zip(*found):
+def test_a_decoder_on_packed_rows_equals_one_device(decoder_alone, name, chunks):
+    for split, alone in zip(two_decoder_steps(name, objective__loss_chunks=chunks), decoder_alone):
         assert split == pytest.approx(alone, rel=2e-5)
 
 
