@@ -7,6 +7,9 @@ combinations are tried; with --zip the first of each, the second of each, ... (r
 config file yields. --config.FIELD=VALUE holds for all. --parallel: runs at a time. --halving=METRIC: all for a part of the steps, the best 1 in --eta of them for
 --eta times as long, and so on (successive halving, arXiv 1502.07943). --dry_run prints the commands.
 
+--launcher=slurm, tpu_vm or gke: each run is a job there, with what flags of launch/slurm.py and the others are given besides; --workdir lies where both the
+machines there and this one see it.
+
 The same command again finishes what is not done, and runs what is new.
 """
 
@@ -26,33 +29,40 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch import trials
+from launch import launcher, slurm, trials
 from launch.trials import Trial
+from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.core.metrics import read_metrics
 
 
+LAUNCHERS = {"local": None, "slurm": slurm}
+COMMANDS = {"local": ["research.train"], "slurm": ["launch.slurm", "--wait"]}
+
+
 def main(argv):
-    values, passed = arguments(argv)
-    workdir = pathlib.Path(values.workdir)
-    config_file = next((arg.split("=", 1)[1] for arg in passed if arg.startswith("--config=")), None)
-    if config_file is None:
-        raise UserError("say what to run: --config=configs/NAME.py.")
+    values, passed, of_launcher = arguments(argv)
+    workdir, config_file = pathlib.Path(launcher.given(passed, "workdir")), launcher.given(passed, "config")
+    passed = [arg for arg in passed if not arg.startswith("--workdir=")]
     changes = trials.expanded(values.sweep, values.zip) if values.sweep else trials.generated(config_file.partition(":")[0])
     found = trials.trials(passed, changes, workdir)
     rungs = halving(found, values.eta) if values.halving else [(None, len(found))]
+    wrapped = [*COMMANDS[values.launcher], *of_launcher, *passed]
+    if LAUNCHERS[values.launcher]:
+        check_fits(LAUNCHERS[values.launcher], of_launcher, values.skip_preflight or values.dry_run, passed, found)
+        wrapped.insert(1, "--skip_preflight")
     if values.dry_run:
-        print("\n".join(shlex.join(["python", *command(trial, passed, rungs[0][0])[1:]]) for trial in found))
+        print("\n".join(shlex.join(["python", *command(trial, wrapped, rungs[0][0])[1:]]) for trial in found))
         return
     workdir.mkdir(parents=True, exist_ok=True)
     metric, mode = values.halving or found[0].config.run.best_metric, values.mode or found[0].config.run.best_mode
     note = {"command": ["launch.sweep", *argv[1:]], "metric": metric, "mode": mode}
     (workdir / "sweep.json").write_text(json.dumps(note | {"trials": {t.directory.name: t.changes for t in found}}, indent=2) + "\n")
-    jobs = [Job(trial, passed, metric) for trial in found]
+    jobs = [Job(trial, wrapped, metric) for trial in found]
     best_first = lambda job: (job.value is None, (job.value or 0.0) * (1 if mode == "min" else -1))
     going = jobs
     for until, keep in rungs:
-        run(jobs, going[:keep], until, values.parallel)
+        run(jobs, going[:keep], until, values.parallel or (1 if values.launcher == "local" else len(jobs)))
         going = sorted((job for job in going[:keep] if not job.failed), key=best_first)
     Console().print(table(sorted(jobs, key=best_first)))
     if failed := [job for job in jobs if job.failed]:
@@ -60,26 +70,33 @@ def main(argv):
 
 
 def arguments(argv):
-    """(our flags, the arguments of research.train that hold for all trials)."""
-    values = flags.FlagValues()
-    flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES.", flag_values=values)
-    flags.DEFINE_bool("zip", False, "Pair values in place of all combinations.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Where the runs go.", flag_values=values)
-    flags.DEFINE_integer("parallel", 1, "Runs at a time.", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("halving", None, "A metric, such as validation/loss, by which the best are run for longer.", flag_values=values)
-    flags.DEFINE_integer("eta", 3, "Of so many trials one goes on, for as many times the steps.", lower_bound=2, flag_values=values)
-    flags.DEFINE_enum("mode", None, ["min", "max"], "Which values of the metric are better; absent: as run.best_mode says.", flag_values=values)
-    flags.DEFINE_bool("dry_run", False, "Print the commands.", flag_values=values)
-    passed = [arg for arg in argv[1:] if arg.startswith(("--config=", "--config."))]
-    try:
-        rest = values([argv[0], *(arg for arg in argv[1:] if arg not in passed)])
-    except flags.Error as e:
-        raise UserError(str(e)) from e
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} is not understood: every argument is a flag, --name=value.")
-    if not values.workdir:
-        raise UserError("say where the runs go: --workdir=sweeps/NAME.")
-    return values, passed
+    """(our flags, the arguments of research.train that hold for all trials, those of the launcher)."""
+
+    def define(values):
+        flags.DEFINE_multi_string("sweep", [], "FIELD=VALUES.", flag_values=values)
+        flags.DEFINE_bool("zip", False, "Pair values in place of all combinations.", flag_values=values)
+        flags.DEFINE_integer("parallel", None, "Runs at a time; absent: 1 here, all elsewhere.", lower_bound=1, flag_values=values)
+        flags.DEFINE_string("halving", None, "A metric, such as validation/loss, by which the best are run for longer.", flag_values=values)
+        flags.DEFINE_integer("eta", 3, "Of so many trials one goes on, for as many times the steps.", lower_bound=2, flag_values=values)
+        flags.DEFINE_enum("mode", None, ["min", "max"], "Which values of the metric are better; absent: as run.best_mode says.", flag_values=values)
+        flags.DEFINE_enum("launcher", "local", list(LAUNCHERS), "Where the runs go.", flag_values=values)
+
+    values, passed, others = launcher.arguments(argv, define, others=True)
+    if values.launcher == "local":
+        launcher.arguments(["sweep", *others], lambda values: None)  # which has no flags of its own
+    return values, passed, others
+
+
+def check_fits(module, of_launcher: list[str], skip: bool, passed: list[str], found: list[Trial]):
+    """Reads the launcher's flags, and asks preflight of one trial of each layout, which no seed and no rate changes. Raises UserError."""
+    theirs, *_ = launcher.arguments(["sweep", *of_launcher], module.define)
+    same = lambda name, value: name == "seed" or (name.startswith("optimizer.") and isinstance(value, float))
+    layouts = {}
+    for trial in found:
+        fields = {name: value for name, value in config_lib.flatten(trial.config).items() if not same(name, value)}
+        layouts.setdefault(json.dumps(fields), trial)
+    for trial in () if skip else layouts.values():
+        module.preflight(theirs, [*passed, *trial.flags])
 
 
 def halving(found: list[Trial], eta: int) -> list[tuple[int, int]]:
@@ -88,9 +105,10 @@ def halving(found: list[Trial], eta: int) -> list[tuple[int, int]]:
     return [(max(1, steps // eta ** (rounds - r)), math.ceil(len(found) / eta**r)) for r in range(rounds + 1)]
 
 
-def command(trial: Trial, passed: list[str], until: int | None) -> list[str]:
+def command(trial: Trial, wrapped: list[str], until: int | None) -> list[str]:
+    """wrapped: the launcher, its flags, and the arguments that hold for all."""
     stop = [] if until in (None, trial.config.run.steps) else [f"--until={until}"]
-    return [sys.executable, "-m", "research.train", *passed, *trial.flags, f"--workdir={trial.directory}", *stop]
+    return [sys.executable, "-m", *wrapped, *trial.flags, f"--workdir={trial.directory}", *stop]
 
 
 @dataclasses.dataclass
@@ -98,7 +116,7 @@ class Job:
     """A trial on its way. Where it stands is read from its run directory, so that another start of the sweep knows it too."""
 
     trial: Trial
-    passed: list[str]
+    wrapped: list[str]
     metric: str
     process: subprocess.Popen | None = None
     failed: bool = False
@@ -109,7 +127,7 @@ class Job:
         with open(self.trial.directory / "log.txt", "a") as log:
             # In a session of its own: Ctrl-C is ours to pass on, once.
             self.process = subprocess.Popen(
-                command(self.trial, self.passed, until), stdout=log, stderr=subprocess.STDOUT, env=cache | os.environ, start_new_session=True
+                command(self.trial, self.wrapped, until), stdout=log, stderr=subprocess.STDOUT, env=cache | os.environ, start_new_session=True
             )
 
     def poll(self) -> bool:

@@ -7,6 +7,7 @@ what came out: memory, FLOPs, traffic, collectives, and how long a step takes. -
 fastest layout that fits, which takes some minutes.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -37,9 +38,10 @@ def main(argv):
     values, config = config_lib.parse(argv, define)
     devices = topology.devices(name, values.slices)
     found = {"topology": name, "slices": values.slices}
-    layouts = config, len(devices), values.slices, lambda fields: train_step_of(config, devices, fields)
+    chip = chip_of(devices, config.model.dtype, values.memory)
+    layouts = config, len(devices), values.slices, lambda fields: train_step_of(config, devices, chip, fields)
     if values.fit:
-        if chips.chip_of(devices, config.model.dtype) is None:
+        if chip is None:
             raise UserError(f"--fit: what a {devices[0].device_kind} can do is not in research/compile/chips.py: give it a row.")
         trials = list(tqdm(fit.search(*layouts), desc="compiling layouts", unit=""))
         best = min(trials, key=lambda trial: trial.seconds)
@@ -48,7 +50,7 @@ def main(argv):
             raise UserError(f"no layout fits {name}: take more devices, or a smaller model or data.batch_size.")
         print(f"\nThe fastest that fits: {report.flags(best.fields)}\n")
         config, found["fit"] = config_lib.changed(config, best.fields), best.fields
-    found |= examine(build.experiment(config, devices=devices), values.steps)
+    found |= examine(build.experiment(config, devices=devices), values.steps, chip)
     print("\n".join(report.lines(found)))
     if values.json:
         pathlib.Path(values.json).write_text(json.dumps(found, indent=1) + "\n")
@@ -61,22 +63,28 @@ def main(argv):
 def define(values):
     flags.DEFINE_string("topology", None, "Devices: v5p:8x8x16 and its like, cpu:8, or gpu.", flag_values=values)
     flags.DEFINE_integer("slices", 1, "How many of them, joined by the data-centre network.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("memory", None, "GiB that a device has, where cpu:N stands for others.", lower_bound=0, flag_values=values)
     flags.DEFINE_multi_enum("steps", STEPS, STEPS, "Which steps besides train; may be repeated.", flag_values=values)
     flags.DEFINE_bool("fit", False, "Search the fastest layout that fits.", flag_values=values)
     flags.DEFINE_string("json", None, "A file to write all of it to.", flag_values=values)
 
 
-def train_step_of(config, devices, fields: dict) -> dict:
+def chip_of(devices, dtype: str, memory: float | None) -> chips.Chip | None:
+    """What each device can do, with `memory` GiB in place of its own."""
+    chip = chips.chip_of(devices, dtype)
+    return dataclasses.replace(chip, hbm=memory * chips.GiB) if chip and memory else chip
+
+
+def train_step_of(config, devices, chip: chips.Chip | None, fields: dict) -> dict:
     """What the train step costs with other `fields`."""
     e = build.experiment(config_lib.changed(config, fields), devices=devices)
     with e.in_force():
-        return measured(e, "train", *compiled_steps(e)["train"], chips.chip_of(devices, e.config.model.dtype))
+        return measured(e, "train", *compiled_steps(e)["train"], chip)
 
 
-def examine(e: build.Experiment, steps=STEPS) -> dict:
+def examine(e: build.Experiment, steps, chip: chips.Chip | None) -> dict:
     """All that preflight says of an experiment, as JSON has it: bytes, FLOPs and seconds of one device, but where the name says otherwise."""
     devices, config = list(e.mesh.devices.flat), e.config
-    chip = chips.chip_of(devices, config.model.dtype)
     units, model_flops = e.work()(e.objective.example_batch)
     found = {
         "devices": len(devices),

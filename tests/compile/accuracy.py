@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from research import build, preflight
+from research.compile import chips
 from research.core import config as config_lib
 
 FIELDS = ("model.layers=4", "model.dropout=0.0", "model.remat=matmuls", "model.dtype=float32", "data.batch_size=16", "data.length=512", "mesh.fsdp=1")
@@ -25,7 +26,7 @@ FIELDS = ("model.layers=4", "model.dropout=0.0", "model.remat=matmuls", "model.d
 def main():
     argv = ["accuracy", "--config=configs/gpt/small.py", *(f"--config.{field}" for field in FIELDS), *sys.argv[1:]]
     e = build.experiment(config_lib.parse(argv)[1], devices=jax.devices()[:1])
-    predicted = preflight.examine(e, ("train",))["steps"]["train"]
+    predicted = preflight.examine(e, ("train",), chips.chip_of(jax.devices(), e.config.model.dtype))["steps"]["train"]
     batch = {name: jnp.ones(x.shape, x.dtype) for name, x in e.trained.example_batch.items()}
     with e.in_force():
         step = e.train_step.lower(e.shapes, e.trained.example_batch).compile()

@@ -1,0 +1,73 @@
+"""What all launchers share: a job is the command that would run here, `python -m research.train ...`, and nothing that wraps it changes what it computes."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from research.core.errors import UserError
+
+OF_TRAIN = re.compile(r"--?(config([.:=].*)?|workdir=.*|until=.*)$")  # what goes on to research.train as it is
+
+
+def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.FlagValues, list[str], list[str]]:
+    """(the flags that `define(values)` adds, the arguments of research.train, what is neither: refused with a UserError but where there may be `others`)."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("skip_preflight", False, "Launch what may not fit.", flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values=values)
+    define(values)
+    passed = [arg for arg in argv[1:] if OF_TRAIN.match(arg)]
+    try:
+        rest = values([argv[0], *(arg for arg in argv[1:] if arg not in passed)], known_only=others)[1:]
+    except flags.Error as e:
+        raise UserError(str(e)) from e
+    if rest and not others:
+        raise UserError(f"{rest[0]!r} is not understood: every argument is a flag, --name=value.")
+    return values, passed, rest
+
+
+def given(passed: list[str], flag: str) -> str:
+    """The value of --flag=value among the arguments of research.train. Raises UserError where it is missing."""
+    found = [arg.split("=", 1)[1] for arg in passed if arg.startswith(f"--{flag}=")]
+    if not found:
+        raise UserError({"config": "say what to run: --config=configs/NAME.py.", "workdir": "say where the run goes: --workdir=runs/NAME."}[flag])
+    return found[-1]
+
+
+def check_fits(passed: list[str], *where: str):
+    """Asks research.preflight whether the train step fits `where` (its flags). Raises UserError, with its last words, where it does not or nothing can be said."""
+    config = [arg for arg in passed if arg.startswith("--config")]
+    asked = subprocess.run([sys.executable, "-m", "research.preflight", *config, *where, "--steps=train"], capture_output=True, text=True)
+    if asked.returncode == 0:
+        return
+    print(asked.stdout, end="")
+    lines = [line for line in (asked.stdout + asked.stderr).splitlines() if "does not fit:" in line or line.startswith("error:")]
+    said = lines[0].removeprefix("error: ") if lines else f"preflight failed: {asked.stderr.strip().splitlines()[-1:]}"
+    raise UserError(f"not launched. {said} (--skip_preflight launches all the same)")
+
+
+@dataclasses.dataclass
+class Training:
+    """research.train as what runs in a cluster's job; told to make room (`checkpoint`), it saves and can be called again."""
+
+    command: list[str]
+
+    def __call__(self):
+        self.process = subprocess.Popen(self.command)
+        while self.process.poll() is None:
+            time.sleep(0.5)
+        if self.process.returncode:
+            sys.exit(self.process.returncode)  # research.train has said why
+
+    def checkpoint(self):
+        """Called by submitit's signal handler on top of __call__: waits without the lock that poll() may hold there."""
+        from submitit.helpers import DelayedSubmission
+
+        self.process.send_signal(signal.SIGTERM)
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Training(self.command))
