@@ -21,7 +21,9 @@ def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.Flag
     flags.DEFINE_bool("skip_preflight", False, "Launch what may not fit.", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values=values)
     define(values)
-    passed = [arg for arg in argv[1:] if OF_TRAIN.match(arg)]
+    passed = sorted(
+        (arg for arg in argv[1:] if OF_TRAIN.match(arg)), key=lambda arg: not arg.startswith("--config=")
+    )  # which comes before its fields
     try:
         rest = values([argv[0], *(arg for arg in argv[1:] if arg not in passed)], known_only=others)[1:]
     except flags.Error as e:

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from configs import base
 from research.core import config as config_lib
 from research.core.errors import UserError
 
@@ -43,14 +44,28 @@ def values(field: str, text: str) -> list[str]:
     if found := RANDOM.fullmatch(text.strip()):
         return _drawn(field, *found.groups())
     if found := RANGE.fullmatch(text.strip()):
-        listed = range(int(found[1]), int(found[2]), int(found[3] or 1))
+        step = int(found[3] or 1)
+        listed = range(int(found[1]), int(found[2]), step) if step else ()
         if not listed:
             raise UserError(f"--sweep: {text} has no number: the end comes after all of them, as in 0:3 for 0, 1, 2.")
         return [str(n) for n in listed]
-    parts = [part.strip() for part in re.split(r""",(?=(?:[^()\[\]"']|\([^()]*\)|\[[^\[\]]*\]|"[^"]*"|'[^']*')*$)""", text)]
+    parts = _parted(text)
     if not all(parts):
         raise UserError(f"--sweep: {text!r} has an empty value.")
     return parts
+
+
+def _parted(text: str) -> list[str]:
+    """At the commas that are in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, None
+    for c in text:
+        quote = (None if c == quote else quote) if quote else (c if c in "\"'" else None)
+        depth += (not quote) * ((c in "([{") - (c in ")]}"))
+        if c == "," and not quote and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return [part.strip() for part in parts]
 
 
 def _drawn(field: str, kind: str, low: str, high: str, number: str) -> list[str]:
@@ -58,8 +73,11 @@ def _drawn(field: str, kind: str, low: str, high: str, number: str) -> list[str]
         a, b = float(low), float(high)
     except ValueError as e:
         raise UserError(f"--sweep: {kind}({low},{high},{number}) is from a number to a number.") from e
-    if not a < b or (kind == "log" and a <= 0):
-        raise UserError(f"--sweep: {kind}({low},{high},{number}): the first number is less than the second{' and more than 0' * (kind == 'log')}.")
+    if not (math.isfinite(a) and math.isfinite(b) and a < b) or (kind == "log" and a <= 0) or int(number) < 1:
+        more = " and more than 0" * (kind == "log")
+        raise UserError(
+            f"--sweep: {kind}({low},{high},{number}): the first number is less than the second{more}, and the third says how many, 1 or more."
+        )
     draws = np.random.default_rng(zlib.crc32(f"{field} {kind} {a} {b}".encode())).uniform(size=int(number))
     at = a + draws * (b - a) if kind == "uniform" else np.exp(math.log(a) + draws * (math.log(b) - math.log(a)))
     return [f"{x:.6g}" for x in at]
@@ -81,11 +99,18 @@ def expanded(sweeps: list[str], paired: bool) -> list[dict[str, str]]:
 
 
 def generated(path: str) -> list[dict[str, str]]:
-    """The changes of each trial that the function `sweep` of a config file yields, {dotted field: value}. Raises UserError where it has none."""
+    """The changes of each trial that the function `sweep` of a config file yields, {dotted field: value}. Raises UserError where it has none, or yields nothing."""
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"there is no config file {path}: give the path of one, such as configs/quickstart.py.")
     sweep = runpy.run_path(path).get("sweep")
     if sweep is None:
         raise UserError(f"{path} has no sweep(): say what to try, --sweep=FIELD=VALUES.")
-    return [{name: str(value) for name, value in changes.items()} for changes in sweep()]
+    found = [dict(changes) for changes in sweep()]
+    if not found:
+        raise UserError(f"sweep() of {path} yields nothing.")
+    if absent := [name for changes in found for name, value in changes.items() if value is None]:
+        raise UserError(f"sweep() of {path} yields None for {absent[0]}: leave the field out where it is to be absent.")
+    return [{name: str(value) for name, value in changes.items()} for changes in found]
 
 
 def trials(arguments: list[str], changes: list[dict[str, str]], workdir: pathlib.Path) -> list[Trial]:
@@ -94,14 +119,21 @@ def trials(arguments: list[str], changes: list[dict[str, str]], workdir: pathlib
     for change in changes:
         _, config = config_lib.parse(["sweep", *arguments, *(f"--config.{name}={value}" for name, value in change.items())])
         config_lib.check_fields(config)
-        trial = Trial(change, config, workdir / f"{_label(change, config)}-{fingerprint(config)}")
-        found[trial.directory] = trial  # values that come to the same are one trial
+        mark = fingerprint(config, change)
+        # Whatever it was called when it was first run.
+        directory = next(workdir.glob(f"*-{mark}"), workdir / f"{_label(change, config)}-{mark}")
+        found[mark] = Trial(change, config, directory)  # values that come to the same are one trial
     return list(found.values())
 
 
-def fingerprint(config) -> str:
-    """Of what a run computes: where it computes and how often it reports does not matter."""
-    kept = {name: value for name, value in config_lib.flatten(config).items() if not name.startswith(config_lib.MAY_CHANGE)}
+def fingerprint(config, changes=()) -> str:
+    """Of what a run computes: where and how often it reports does not matter, but among `changes`. A field is told by what is not its default."""
+    usual = config_lib.flatten(base.get_config())
+    kept = {
+        name: value
+        for name, value in config_lib.flatten(config).items()
+        if value != usual.get(name) and (name in changes or not name.startswith(config_lib.MAY_CHANGE))
+    }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -12,6 +12,7 @@ import pathlib
 
 from absl import flags
 
+from configs import base
 from research.core.errors import UserError, run_command
 from research.reports import figures, tables
 from research.reports.page import page
@@ -20,7 +21,7 @@ from research.reports.runs import find_runs, grouped, metrics_of
 
 def main(argv):
     paths, wanted, out = arguments(argv)
-    runs = find_runs(paths)
+    runs, waiting = find_runs(paths, base.get_config())
     known = metrics_of(runs)
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"--metric={unknown[0]}: what was validated is {', '.join(known) or 'nothing so far'}.")
@@ -29,15 +30,20 @@ def main(argv):
         raise UserError(f"{', '.join(map(str, paths))}: nothing has been validated yet.")
     out.mkdir(parents=True, exist_ok=True)
     pictures = {"Curves": out / "curves.png"}
-    figures.curves(groups, metrics[:4], pictures["Curves"])
+    drawn = wanted or metrics[:4]
+    figures.curves(groups, drawn, pictures["Curves"])
     if len(groups) > 1 and len(groups[0].values) > 1:
         pictures["Fields and what came of them"] = out / "parallel.png"
         figures.parallel_coordinates(groups, metrics[0], out / "parallel.png")
     header, body = tables.rows(groups, metrics)
     markdown, latex = tables.markdown(header, body), tables.latex(header, body)
+    notes = [f"{len(runs)} runs. ± is one standard error over runs that differ in their seed alone, at the last step that they share."]
+    notes += [f"{waiting} trials have not begun."] * (waiting > 0)
+    notes += [f"The curves are of the {figures.MOST} best of {len(groups)}."] * (len(groups) > figures.MOST)
+    notes += [f"The curves are of {', '.join(drawn)}; --metric draws others."] * (len(drawn) < len(metrics))
     title = paths[0].resolve().name if len(paths) == 1 else f"{len(runs)} runs"
     for name, text in {
-        "index.html": page(title, header, body, pictures, runs),
+        "index.html": page(title, header, body, pictures, runs, notes),
         "runs.csv": tables.as_csv(runs, metrics),
         "table.md": markdown,
         "table.tex": latex,

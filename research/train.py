@@ -32,23 +32,26 @@ def main(argv):
     e = build.experiment(config, corpus.vocabulary)
     source = build.training_source(e, corpus)
     evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches)
-    r = config.run
-    checkpoints = Checkpoints(workdir, r.keep, r.best_metric, r.best_mode)
-    state = restore.starting_state(e, checkpoints, source)
-    start, speaks = int(state.step), jax.process_index() == 0
-    run_directory.check_data(workdir, corpus.manifest)
-    claimed = run_directory.claim(workdir) if speaks else contextlib.nullcontext()
-    if speaks:
-        labels = corpus.labels if build.tells_classes(config) else None
-        run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
-        for name, made in corpus.manifest.items():
-            if "packing_efficiency" in made:
-                print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
-    writer = MetricWriter(workdir, start, active=speaks)
-    progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
-    with contextlib.ExitStack() as closing, claimed, e.in_force():
-        for part in (progress, writer, checkpoints):
-            closing.callback(part.close)
+    r, speaks = config.run, jax.process_index() == 0
+    with contextlib.ExitStack() as closing:
+        if speaks:
+            closing.enter_context(run_directory.claim(workdir))
+        checkpoints = Checkpoints(workdir, r.keep, r.best_metric, r.best_mode)
+        closing.callback(checkpoints.close)
+        state = restore.starting_state(e, checkpoints, source)
+        start = int(state.step)
+        run_directory.check_data(workdir, corpus.manifest)
+        if speaks:
+            labels = corpus.labels if build.tells_classes(config) else None
+            run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
+            for name, made in corpus.manifest.items():
+                if "packing_efficiency" in made:
+                    print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
+        writer = MetricWriter(workdir, start, active=speaks)
+        closing.callback(writer.close)
+        progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
+        closing.callback(progress.close)
+        closing.enter_context(e.in_force())
         state = loop.train(
             state,
             source,

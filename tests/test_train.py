@@ -172,9 +172,10 @@ def test_another_config_is_refused_and_nothing_is_harmed(run):
 def test_a_run_is_trained_by_one_process_at_a_time(run, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(run[0], workdir)
-    with run_directory.claim(workdir):
+    with (claimed := run_directory.claim(workdir)):
         assert "is being trained by another process" in error(train, f"--workdir={workdir}")
     call(train, f"--workdir={workdir}")
+    assert not claimed.lock.is_locked, "released by the end of the block, whoever still holds it"
 
 
 def test_the_mesh_and_the_reporting_may_change(run, tmp_path):

@@ -7,6 +7,8 @@ import time
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from research.core.files import write_atomically
+
 
 class MetricWriter:
     """Writes each scalar to `metrics.jsonl` (one object a line: `step`, then names) and to TensorBoard.
@@ -61,6 +63,4 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
 def drop_lines_after(path: pathlib.Path, step: int):
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     if path.exists():
-        draft = path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        draft.replace(path)
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))

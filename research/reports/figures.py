@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import statistics
 
 import matplotlib
 
@@ -11,7 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from research.reports.runs import Group, better
+from research.reports.runs import Group, Reached, better
+from research.reports.tables import ranked
 
 MOST = 12  # curves in one picture: the best of them where there are more
 CURVE = plt.get_cmap("viridis")
@@ -19,9 +19,7 @@ CURVE = plt.get_cmap("viridis")
 
 def curves(groups: list[Group], metrics: list[str], path: pathlib.Path):
     """Each metric over the steps: of a group the mean over its seeds, and between the lowest and the highest a band."""
-    runs = [run for group in groups for run in group.runs]
-    sign = 1 if better(metrics[0], runs) == "min" else -1
-    shown = sorted((group for group in groups if group.reached(metrics[0])), key=lambda group: sign * group.reached(metrics[0])[0])[:MOST]
+    shown = [group for group in ranked(groups, metrics[0]) if group.reached(metrics[0])][:MOST]
     wide, high = min(2, len(metrics)), -(-len(metrics) // 2)
     figure, axes = plt.subplots(high, wide, figsize=(4.6 * wide, 3.4 * high + 0.13 * len(shown)), squeeze=False, layout="constrained")
     colors = [CURVE(x) for x in np.linspace(0, 0.9, len(shown))]
@@ -29,13 +27,10 @@ def curves(groups: list[Group], metrics: list[str], path: pathlib.Path):
         axis.remove()
     for axis, metric in zip(axes.flat, metrics):
         for group, color in zip(shown, colors):
-            at = {}
-            for run in group.runs:
-                for step, value in run.curve(metric):
-                    at.setdefault(step, []).append(value)
-            steps = sorted(at)
-            axis.plot(steps, [statistics.fmean(at[s]) for s in steps], color=color, linewidth=1.6, marker=".", label=group.label)
-            axis.fill_between(steps, [min(at[s]) for s in steps], [max(at[s]) for s in steps], color=color, alpha=0.18, linewidth=0)
+            steps, values = group.curves(metric)
+            if steps:
+                axis.plot(steps, values.mean(0), color=color, linewidth=1.6, marker=".", label=group.label)
+                axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
         axis.set(title=metric, xlabel="step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -46,8 +41,8 @@ def curves(groups: list[Group], metrics: list[str], path: pathlib.Path):
 
 def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
     """A line a group across one axis a field and, last, one for the metric, by which it is coloured: the darker the better (Inselberg, 1985)."""
-    runs, measured = [run for group in groups for run in group.runs], [group for group in groups if group.reached(metric)]
-    fields, reached = list(measured[0].values), [group.reached(metric)[0] for group in measured]
+    runs, measured = [run for group in groups for run in group.runs], [group for group in groups if _finite(group.reached(metric))]
+    fields, reached = list(measured[0].values), [group.reached(metric).mean for group in measured]
     columns = [_scaled([group.values[field] for group in measured]) for field in fields] + [_scaled(reached)]
     order = np.argsort(np.argsort(np.array(reached) * (1 if better(metric, runs) == "min" else -1)))
     figure, axis = plt.subplots(figsize=(1.9 * len(columns) + 1.5, 4), layout="constrained")
@@ -71,6 +66,10 @@ def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
     _save(figure, path)
+
+
+def _finite(found: Reached | None) -> bool:
+    return found is not None and math.isfinite(found.mean)
 
 
 def _scaled(values) -> tuple[list[float], list[tuple[float, str]]]:

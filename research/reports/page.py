@@ -1,6 +1,7 @@
 """One HTML page that needs nothing beside it: tables, pictures, and what the runs were."""
 
 import base64
+import hashlib
 import html
 import pathlib
 import statistics
@@ -22,11 +23,11 @@ p.note { color: color-mix(in srgb, currentColor 65%, transparent); }
 """
 
 
-def page(title: str, header: list[str], body: list[list[Cell]], pictures: dict[str, pathlib.Path], runs: list[Run]) -> str:
-    """pictures: {what stands above: a PNG file}."""
+def page(title: str, header: list[str], body: list[list[Cell]], pictures: dict[str, pathlib.Path], runs: list[Run], notes: list[str]) -> str:
+    """pictures: {what stands above: a PNG file}. notes: what there is to know of what is shown."""
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f'<p class="note">{len(runs)} runs. ± is one standard error over runs that differ in their seed alone.</p>',
+        f'<p class="note">{html.escape(" ".join(notes))}</p>',
     ]
     parts.append(_table(header, body))
     for what, path in pictures.items():
@@ -55,7 +56,7 @@ def _differences(runs: list[Run]) -> str:
     fields = differing(runs)
     if not fields:
         return "<p>In nothing.</p>"
-    return _table(["run", *fields], [[Cell(run.directory.name), *(Cell(str(run.config.get(field))) for field in fields)] for run in runs])
+    return _table(["run", *fields], [[Cell(run.name), *(Cell(str(run.config.get(field))) for field in fields)] for run in runs])
 
 
 def _speed(runs: list[Run]) -> str:
@@ -67,7 +68,7 @@ def _speed(runs: list[Run]) -> str:
         unit = next((name.removeprefix("timing/").removesuffix("_per_second") for name in names if name.endswith("_per_second")), "")
         rows.append(
             [
-                Cell(run.directory.name),
+                Cell(run.name),
                 Cell("" if seconds is None else f"{seconds / 60:.1f}"),
                 Cell("" if speed is None else f"{speed:,.0f} {unit}"),
                 Cell("" if utilization is None else f"{utilization:.1%}"),
@@ -78,16 +79,17 @@ def _speed(runs: list[Run]) -> str:
 
 
 def _provenance(runs: list[Run]) -> str:
-    """One line for all runs that had the same."""
+    """One line for all runs that had the same in one of their starts."""
     told = {}
     for run in runs:
-        for start in run.starts[-1:]:
-            commit = (start["git_commit"] or "unknown")[:10] + (" with changes" if start["git_diff"] else "")
+        for start in run.starts:
+            diff = start["git_diff"]
+            commit = (start["git_commit"] or "unknown")[:10] + (f" with changes {hashlib.sha256(diff.encode()).hexdigest()[:6]}" if diff else "")
             devices = f"{len(start['devices'])} x {start['devices'][0]}"
             packages = ", ".join(f"{name} {start['packages'][name]}" for name in ("jax", "flax", "optax") if name in start["packages"])
-            told.setdefault((commit, f"Python {start['python']}, {packages}", devices), []).append(run)
-    rows = [[*map(Cell, what), Cell(", ".join(run.directory.name for run in which))] for what, which in told.items()]
+            told.setdefault((commit, f"Python {start['python']}, {packages}", devices), {})[run.name] = None
+    rows = [[*map(Cell, what), Cell(", ".join(which))] for what, which in told.items()]
     commands = "\n".join(
-        f"<p>{html.escape(run.directory.name)}<br><code>{html.escape(' '.join(run.starts[-1]['command']))}</code></p>" for run in runs if run.starts
+        f"<p>{html.escape(run.name)}<br><code>{html.escape(' '.join(run.starts[-1]['command']))}</code></p>" for run in runs if run.starts
     )
     return _table(["commit", "packages", "devices", "runs"], rows) + f"<details><summary>Commands</summary>\n{commands}\n</details>"

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
-import math
+import os
 import pathlib
-import statistics
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
 
 from research.core import config as config_lib
 from research.core.errors import UserError
@@ -15,20 +18,31 @@ SEED = "seed"  # runs that differ in it alone are the same experiment made again
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory. config: {dotted field: value}; measured: the lines of metrics.jsonl; timing: of timing.jsonl; starts: of provenance.json."""
+    """A run directory. name: what tells it from the others; config: {dotted field: value}; measured: the lines of metrics.jsonl; timing: of timing.jsonl;
+    starts: of provenance.json; swept: the fields that a sweep gave it."""
 
-    directory: pathlib.Path
+    name: str
     config: dict
     measured: list[dict]
     timing: list[dict]
     starts: list[dict]
+    swept: frozenset[str] = frozenset()
 
-    def curve(self, metric: str) -> list[tuple[int, float]]:
-        return [(line["step"], line[metric]) for line in self.measured if metric in line]
+    def curve(self, metric: str) -> dict[int, float]:
+        return {line["step"]: line[metric] for line in self.measured if metric in line}
 
-    def last(self, metric: str) -> float | None:
-        points = self.curve(metric)
-        return points[-1][1] if points else None
+    def last(self, metric: str) -> tuple[int, float] | None:
+        """(step, value) where it was last measured."""
+        return max(self.curve(metric).items(), default=None)
+
+
+class Reached(NamedTuple):
+    """mean over `runs` runs, its standard error (None of one run), at `step`."""
+
+    mean: float
+    error: float | None
+    runs: int
+    step: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,35 +56,44 @@ class Group:
     def label(self) -> str:
         return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in self.values.items()) or "all"
 
-    def reached(self, metric: str) -> tuple[float, float | None] | None:
-        """(mean over the seeds of what was measured last, its standard error; None of one run), or None where nothing was measured."""
-        found = [value for run in self.runs if (value := run.last(metric)) is not None]
-        if not found:
+    def curves(self, metric: str) -> tuple[list[int], np.ndarray]:
+        """(the steps at which all runs have measured it that have at all, the values: a row a run)."""
+        curves = [curve for run in self.runs if (curve := run.curve(metric))]
+        steps = sorted(set.intersection(*map(set, curves))) if curves else []
+        return steps, np.array([[curve[step] for step in steps] for curve in curves])
+
+    def reached(self, metric: str) -> Reached | None:
+        """What all reached at the last step that they share; None where there is none."""
+        steps, values = self.curves(metric)
+        if not steps:
             return None
-        return statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
+        last, n = values[:, -1], len(values)
+        with np.errstate(invalid="ignore"):
+            return Reached(float(last.mean()), float(last.std(ddof=1) / n**0.5) if n > 1 else None, n, steps[-1])
 
 
-def read_run(path: pathlib.Path) -> Run:
-    """Raises UserError for a directory that holds no run."""
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path} holds no run: there is no config.json in it.")
-    config = config_lib.leaves(json.loads((path / "config.json").read_text()))
+def read_run(path: pathlib.Path, name: str, defaults: ConfigDict, swept=()) -> Run:
+    """Fields that came after the run was made have the value that they have in `defaults`. Raises UserError for a directory that holds no run."""
+    config = config_lib.flatten(config_lib.read(path / "config.json", defaults))
     starts = json.loads((path / "provenance.json").read_text())["starts"] if (path / "provenance.json").exists() else []
-    return Run(path, config, read_metrics(path / "metrics.jsonl"), read_metrics(path / "timing.jsonl"), starts)
+    return Run(name, config, read_metrics(path / "metrics.jsonl"), read_metrics(path / "timing.jsonl"), starts, frozenset(swept))
 
 
-def find_runs(paths: list[pathlib.Path]) -> list[Run]:
-    """The runs at `paths`; of a sweep those of its trials that have begun. Raises UserError where there is none."""
-    found = []
+def find_runs(paths: list[pathlib.Path], defaults: ConfigDict) -> tuple[list[Run], int]:
+    """(the runs at `paths`, each once; how many trials of sweeps among these have not begun). Raises UserError where there is no run."""
+    found, waiting = {}, 0
     for path in paths:
         if (path / "sweep.json").exists():
-            names = json.loads((path / "sweep.json").read_text())["trials"]
-            found += [read_run(path / name) for name in names if (path / name / "config.json").exists()]
+            trials = json.loads((path / "sweep.json").read_text())["trials"]
+            begun = {(path / name).resolve(): changes for name, changes in trials.items() if (path / name / "config.json").exists()}
+            waiting += len(trials) - len(begun)
+            found |= begun
         else:
-            found.append(read_run(path))
+            found.setdefault(path.resolve(), {})
     if not found:
         raise UserError(f"{', '.join(map(str, paths))}: no run has begun there.")
-    return found
+    above = os.path.commonpath([path.parent for path in found])
+    return [read_run(path, os.path.relpath(path, above), defaults, changes) for path, changes in found.items()], waiting
 
 
 def differing(runs: list[Run]) -> list[str]:
@@ -80,7 +103,9 @@ def differing(runs: list[Run]) -> list[str]:
 
 
 def grouped(runs: list[Run]) -> list[Group]:
-    fields = [name for name in differing(runs) if name != SEED]
+    """By what they compute; where and how often they report only where a sweep was of that."""
+    told = lambda name: name != SEED and (not name.startswith(config_lib.MAY_CHANGE) or any(name in run.swept for run in runs))
+    fields = list(filter(told, differing(runs)))
     groups = {}
     for run in runs:
         values = {name: run.config.get(name) for name in fields}
@@ -100,4 +125,4 @@ def better(metric: str, runs: list[Run]) -> str:
     for run in runs:
         if run.config["run.best_metric"] == metric:
             return run.config["run.best_mode"]
-    return "min" if metric.endswith(("loss", "perplexity", "error")) else "max"
+    return "min" if metric.endswith(("loss", "perplexity", "error", "alignment", "uniformity")) else "max"

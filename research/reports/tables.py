@@ -5,7 +5,7 @@ import io
 import math
 from typing import NamedTuple
 
-from research.reports.runs import Group, Run, better, differing
+from research.reports.runs import Group, Reached, Run, better, differing
 
 
 class Cell(NamedTuple):
@@ -14,37 +14,47 @@ class Cell(NamedTuple):
 
 
 def rows(groups: list[Group], metrics: list[str]) -> tuple[list[str], list[list[Cell]]]:
-    """(header, rows): the fields in which groups differ, the number of runs, and of each metric mean and standard error. Best groups first."""
+    """(header, rows): the fields in which groups differ, the number of runs, and of each metric mean and standard error; the step where groups were measured at
+    different ones. Best groups first."""
     runs = [run for group in groups for run in group.runs]
-    fields = list(groups[0].values)
-    best = {metric: _best(groups, metric, better(metric, runs)) for metric in metrics}
-    if metrics:
-        sign = 1 if better(metrics[0], runs) == "min" else -1
-        groups = sorted(groups, key=lambda group: sign * found[0] if (found := group.reached(metrics[0])) else math.inf)
-    header = [*fields, "runs", *metrics]
-    return header, [
-        [Cell(_told(group.values[field])) for field in fields]
-        + [Cell(str(len(group.runs)))]
-        + [Cell(measured(found := group.reached(metric)), found is not None and found[0] == best[metric]) for metric in metrics]
-        for group in groups
-    ]
+    groups = ranked(groups, metrics[0])
+    first = [group.reached(metrics[0]) for group in groups]
+    columns = {field: [Cell(_told(group.values[field])) for group in groups] for field in groups[0].values}
+    columns["runs"] = [Cell(_counted(found.runs if found else 0, len(group.runs))) for found, group in zip(first, groups)]
+    if len({found and found.step for found in first}) > 1:
+        columns["step"] = [Cell(f"{found.step:,}" if found else "") for found in first]
+    for metric in metrics:
+        reached = [group.reached(metric) for group in groups]
+        best = _best(reached, better(metric, runs))
+        columns[metric] = [Cell(measured(found), found is not None and found.mean == best) for found in reached]
+    return list(columns), [list(row) for row in zip(*columns.values())]
 
 
-def _best(groups: list[Group], metric: str, mode: str) -> float | None:
+def ranked(groups: list[Group], metric: str) -> list[Group]:
+    """The best first; what was not measured or is not finite last."""
+    sign = 1 if better(metric, [run for group in groups for run in group.runs]) == "min" else -1
+    worth = lambda found: sign * found.mean if found and math.isfinite(found.mean) else math.inf
+    return sorted(groups, key=lambda group: worth(group.reached(metric)))
+
+
+def _counted(measured: int, there_are: int) -> str:
+    return str(there_are) if measured == there_are else f"{measured} of {there_are}"
+
+
+def _best(reached: list[Reached | None], mode: str) -> float | None:
     """The best mean; None where all are the same."""
-    means = {found[0] for group in groups if (found := group.reached(metric)) is not None}
+    means = {found.mean for found in reached if found is not None and math.isfinite(found.mean)}
     return (min if mode == "min" else max)(means) if len(means) > 1 else None
 
 
-def measured(found: tuple[float, float | None] | None, plus_minus: str = "±") -> str:
+def measured(found: Reached | None, plus_minus: str = "±") -> str:
     """The mean to the second digit of its standard error, or to four significant digits."""
     if found is None:
         return ""
-    mean, error = found
-    if not error:
-        return f"{mean:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{mean:.{digits}f} {plus_minus} {error:.{digits}f}"
+    if not found.error or not math.isfinite(found.error):
+        return f"{found.mean:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(found.error)))
+    return f"{found.mean:.{digits}f} {plus_minus} {found.error:.{digits}f}"
 
 
 def _told(value) -> str:
@@ -83,14 +93,12 @@ def latex(header: list[str], body: list[list[Cell]]) -> str:
 
 
 def as_csv(runs: list[Run], metrics: list[str]) -> str:
-    """A line a run: where it is, what is its own of the config, what it reached, and at which step."""
+    """A line a run: where it is, what is its own of the config, what it reached, and the step at which the first metric was measured."""
     fields = differing(runs)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", *fields, "step", *metrics])
     for run in runs:
-        steps = [line["step"] for line in run.measured]
-        writer.writerow(
-            [run.directory.name, *(run.config.get(field) for field in fields), max(steps, default=0), *(run.last(metric) for metric in metrics)]
-        )
+        last = [run.last(metric) or (None, None) for metric in metrics]
+        writer.writerow([run.name, *(run.config.get(field) for field in fields), last[0][0], *(value for _, value in last)])
     return text.getvalue()

@@ -17,6 +17,7 @@ import jax
 
 from research.core import config as config_lib
 from research.core.errors import UserError
+from research.core.files import write_atomically
 
 
 def check_config(workdir: pathlib.Path, config, defaults):
@@ -45,11 +46,11 @@ def check_data(workdir: pathlib.Path, manifest: dict):
             raise UserError(f"{workdir} was trained on other data: {split} was {was}, is {now} now. Choose another --workdir.")
 
 
-def claim(workdir: pathlib.Path) -> filelock.BaseFileLock:
-    """The run directory for this process alone, until it releases it or ends. Raises UserError where another has it: both would write the same files."""
+def claim(workdir: pathlib.Path) -> filelock.AcquireReturnProxy:
+    """A context in which the run directory is this process's alone. Raises UserError where another has it: both would write the same files."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        return filelock.FileLock(workdir / ".lock").acquire(blocking=False).lock
+        return filelock.FileLock(workdir / ".lock").acquire(blocking=False)
     except filelock.Timeout:
         raise UserError(f"{workdir} is being trained by another process: wait for it, stop it, or choose another --workdir.") from None
 
@@ -84,12 +85,6 @@ def _add_start(workdir: pathlib.Path, argv: list[str], data_manifest: dict):
         }
     )
     write_atomically(path, json.dumps({"starts": starts}, indent=2) + "\n")
-
-
-def write_atomically(path: pathlib.Path, text: str):
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _git(*command) -> str | None:

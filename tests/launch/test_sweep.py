@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from launch import sweep
-from research.core.errors import run_command
+from launch import pool, sweep, trials
+from research.core.errors import UserError, run_command
 from research.core.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -65,6 +65,54 @@ def test_successive_halving_runs_the_best_for_longer(tmp_path):
     )
     first = sorted(steps, key=lambda name: at(name, 1))
     assert {name for name in steps if steps[name] > 1} == set(first[:2])
+    assert [name for name in steps if steps[name] == 6] == sorted(first[:2], key=lambda name: at(name, 3))[:1]
+    assert len(list((tmp_path / "compilation_cache").iterdir())) > 0
+
+
+class Finished(sweep.Job):
+    """A trial whose figures are given by step, and which can only be asked for what it has."""
+
+    def start(self, until, slot):
+        raise AssertionError(f"{self.trial.directory} was started to reach {until}")
+
+
+def test_a_halving_given_again_starts_nothing(tmp_path):
+    """Though those that went on have become worse than those that did not."""
+    reached = {1: [2.0, 2.1, 2.5, 2.6], 3: [3.0, 3.1], 6: [4.0]}
+    found = trials.trials(SWEEP[:1], trials.expanded(["seed=0:4"], False), tmp_path)
+    for i, trial in enumerate(found):
+        measured = {step: values[i] for step, values in reached.items() if i < len(values)}
+        for step in measured:
+            (trial.directory / "checkpoints" / str(step)).mkdir(parents=True)
+        lines = (json.dumps({"step": step, "validation/loss": value}) + "\n" for step, value in measured.items())
+        (trial.directory / "metrics.jsonl").write_text("".join(lines))
+    jobs = [Finished(trial, [], "validation/loss") for trial in found]
+    sweep.climb(jobs, [(1, 4), (3, 2), (6, 1)], [{}], 1, lambda: None)
+    with pytest.raises(AssertionError, match="seed=2.* was started to reach 3"):
+        sweep.climb(jobs, [(1, 4), (3, 3)], [{}], 1, lambda: None)
+
+
+def test_one_trial_is_one_directory_however_it_is_named(tmp_path):
+    named = lambda *sweeps: {trial.directory.name for trial in trials.trials(SWEEP[:1], trials.expanded(sweeps, False), tmp_path)}
+    first = named("seed=0:2", "optimizer.b1=0.8")
+    for name in first:
+        (tmp_path / name).mkdir()
+    assert named("optimizer.b1=0.8", "seed=0:2") == first
+    assert named("optimizer.b1=0.8", "seed=1,1") < first
+    assert len(named("data.threads=1,2")) == 2, "what is swept counts, though a run may change it"
+
+
+@pytest.mark.parametrize(
+    "gpus, parallel, expected",
+    [("0,1,2,3", 2, ["0,1", "2,3"]), ("4,5", 2, ["4", "5"]), ("0,1,2", 2, ["0", "1"])],
+)
+def test_trials_at_a_time_part_the_gpus(monkeypatch, gpus, parallel, expected):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(pool.glob, "glob", lambda pattern: [])
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in pool.slots(parallel, here=True)] == expected
+    with pytest.raises(UserError, match="two trials cannot share one"):
+        pool.slots(len(gpus.split(",")) + 1, here=True)
 
 
 def test_a_failed_run_is_told_and_stops_no_other(tmp_path):
@@ -98,9 +146,12 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
         (["--config=tests/tiny.py", "--sweep=sead=0:2", "--workdir=x"], "has no field 'sead'"),
         (["--config=tests/tiny.py", "--workdir=x"], "has no sweep()"),
         (["--config=tests/tiny.py", "--workdir=x", "--sweeep=seed=1"], "sweeep"),
+        (["--config=nowhere.py", "--workdir=x"], "no config file nowhere.py"),
+        (["--config=tests/tiny.py", "--workdir=x", "--sweep=seed=0:4", "--halving=validation/masked_accuracy"], "--mode=min or --mode=max"),
+        (["--config=tests/tiny.py", "--workdir=x", "--sweep=run.steps=3,9", "--halving=validation/loss"], "they cannot differ in run.steps"),
     ],
 )
-def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch):
+def test_what_cannot_work_is_one_line(arguments, message):
     with pytest.raises(SystemExit) as stopped:
         run_command(sweep.main, ["sweep", *arguments])
     assert message in stopped.value.code and stopped.value.code.startswith("error: ")

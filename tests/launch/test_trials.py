@@ -18,6 +18,8 @@ TINY = ["--config=tests/tiny.py"]
         ("2:9:3", ["2", "5", "8"]),
         ("('dense','local'),('dense',)", ["('dense','local')", "('dense',)"]),
         ("'a,b',c", ["'a,b'", "c"]),
+        ("(('mlp','tensor'),),(('mlp',None),)", ["(('mlp','tensor'),)", "(('mlp',None),)"]),
+        ("a{1,3},b", ["a{1,3}", "b"]),
     ],
 )
 def test_values(text, expected):
@@ -51,6 +53,9 @@ def test_all_combinations_or_pairs():
         (["seed=0:2", "seed=1"], False, "each field once"),
         (["seed=3:3"], False, "has no number"),
         (["seed=1,,2"], False, "an empty value"),
+        (["seed=0:3:0"], False, "has no number"),
+        (["seed=log(1,inf,3)"], False, "less than the second"),
+        (["seed=uniform(0,1,0)"], False, "1 or more"),
         (["seed=log(0,1,3)"], False, "more than 0"),
         (["seed=uniform(2,1,3)"], False, "less than the second"),
         (["seed=uniform(a,1,3)"], False, "from a number to a number"),

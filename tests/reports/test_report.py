@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from research import report
 from research.core import config as config_lib
 from research.core.errors import run_command
 from research.reports import figures, tables
-from research.reports.runs import find_runs, grouped
+from research.reports.runs import Reached, find_runs, grouped
 
 RATES, SEEDS = (1e-3, 1e-2), (0, 1, 2)
 
@@ -65,23 +66,24 @@ def written(sweep, tmp_path_factory):
 
 @pytest.mark.short
 def test_seeds_are_one_row_with_mean_and_standard_error(sweep):
-    groups = grouped(find_runs([sweep]))
+    groups = grouped(find_runs([sweep], base.get_config())[0])
     assert [list(group.values) for group in groups] == [["optimizer.b2", "optimizer.learning_rate"]] * 4 and {
         len(group.runs) for group in groups
     } == {3}
     for group in groups:
         values = [reached(group.values["optimizer.learning_rate"], seed) for seed in SEEDS]
-        mean, error = group.reached("validation/loss")
-        assert mean == pytest.approx(np.mean(values)) and error == pytest.approx(np.std(values, ddof=1) / 3**0.5)
+        mean, error, n, step = group.reached("validation/loss")
+        assert (n, step) == (3, 20) and mean == pytest.approx(np.mean(values)) and error == pytest.approx(np.std(values, ddof=1) / 3**0.5)
 
 
 @pytest.mark.parametrize(
     "found, text",
     [
-        ((3.14159, 0.0123), "3.142 ± 0.012"),
-        ((3.14159, 0.000456), "3.14159 ± 0.00046"),
-        ((1234.5, 27.3), "1234 ± 27"),
-        ((0.5, 0.0), "0.5"),
+        (Reached(3.14159, 0.0123, 3, 20), "3.142 ± 0.012"),
+        (Reached(3.14159, 0.000456, 3, 20), "3.14159 ± 0.00046"),
+        (Reached(1234.5, 27.3, 3, 20), "1234 ± 27"),
+        (Reached(0.5, 0.0, 3, 20), "0.5"),
+        (Reached(math.inf, math.nan, 3, 20), "inf"),
         (None, ""),
     ],
 )
@@ -90,7 +92,7 @@ def test_a_mean_is_told_to_the_second_digit_of_its_error(found, text):
 
 
 def test_best_rows_come_first_and_the_best_is_bold(sweep):
-    header, body = tables.rows(grouped(find_runs([sweep])), ["validation/loss", "validation/accuracy"])
+    header, body = tables.rows(grouped(find_runs([sweep], base.get_config())[0]), ["validation/loss", "validation/accuracy"])
     assert header == ["optimizer.b2", "optimizer.learning_rate", "runs", "validation/loss", "validation/accuracy"]
     assert [row[1].text for row in body] == ["0.001", "0.001", "0.01", "0.01"]
     assert [row[3].bold for row in body] == [True, True, False, False] and not any(row[4].bold for row in body), "where all are the same none is best"
@@ -98,7 +100,7 @@ def test_best_rows_come_first_and_the_best_is_bold(sweep):
 
 def test_what_is_printed_can_be_pasted(written):
     _, said = written
-    loss = "3.267 ± 0.120" if "3.267 ± 0.120" in said else "3.27 ± 0.12"
+    loss = "3.27 ± 0.12"
     assert f"| 0.9 | 0.001 | 3 | **{loss}** | 0.5 |" in said
     assert rf"  0.9 & 0.001 & 3 & \textbf{{{loss.replace('±', chr(36) + chr(92) + 'pm' + chr(36))}}} & 0.5 \\" in said
     assert r"optimizer.learning\_rate" in said and said.count(r"\toprule") == 1
@@ -118,10 +120,57 @@ def test_the_page_needs_nothing_beside_it(written):
     out, said = written
     text = (out / "index.html").read_text()
     assert not re.findall(r"https?://", text) and set(re.findall(r'(?:src|href)="([^"]{0,10})', text)) == {"data:image"}
-    for words in ("0123456789", "jax 0.10.2", "1.5", "1,500 tokens", "25.0%", "--config=&lt;b&gt;", 'class="best"'):
+    for words in (
+        "0123456789",
+        "jax 0.10.2",
+        "<td>1.5</td>",
+        "1,500 tokens",
+        "25.0%",
+        "--config=&lt;b&gt;",
+        'class="best"',
+        "12 runs.",
+        "1 trials have not begun.",
+    ):
         assert words in text
     for name in ("curves.png", "parallel.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG") and name in said
+
+
+def test_seeds_are_compared_where_all_were_measured(tmp_path):
+    """One at step 20, one at 10 so far, one not yet; and of another rate one that is done."""
+    for seed, steps in enumerate([(0, 10, 20), (0, 10), ()]):
+        write_run(tmp_path / f"slow{seed}", 1e-3, seed, steps)
+    write_run(tmp_path / "fast", 1e-2, 0)
+    runs, _ = find_runs(sorted(tmp_path.iterdir()), base.get_config())
+    slow = max(grouped(runs), key=lambda group: len(group.runs))
+    values = [reached(1e-3, seed) + 10 for seed in (0, 1)]
+    assert slow.reached("validation/loss") == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1) / 2**0.5), 2, 10)
+    header, body = tables.rows(grouped(runs), ["validation/loss"])
+    assert header == ["optimizer.learning_rate", "runs", "step", "validation/loss"]
+    assert [[cell.text for cell in row[:3]] for row in body] == [["0.01", "1", "20"], ["0.001", "2 of 3", "10"]]
+    rows = {row["run"]: row for row in csv.DictReader(io.StringIO(tables.as_csv(runs, ["validation/loss"])))}
+    assert [rows[f"slow{seed}"]["step"] for seed in range(3)] == ["20", "10", ""]
+
+
+def test_a_run_given_twice_counts_once_and_runs_of_one_name_are_told_apart(tmp_path):
+    for parent, seed in (("x", 0), ("y", 1)):
+        write_run(tmp_path / parent / "run", 1e-3, seed)
+    runs, _ = find_runs([tmp_path / "x/run", tmp_path / "y/run", tmp_path / "x" / ".." / "x" / "run"], base.get_config())
+    assert [run.name for run in runs] == ["x/run", "y/run"]
+
+
+def test_where_a_run_computes_tells_no_groups_apart_but_where_it_was_swept(tmp_path):
+    for threads in (1, 2):
+        write_run(tmp_path / str(threads), 1e-3, threads)
+        kept = json.loads((tmp_path / str(threads) / "config.json").read_text())
+        kept["data"]["threads"] = threads
+        del kept["objective"]["z_loss"]  # as in a run made before there was such a field
+        (tmp_path / str(threads) / "config.json").write_text(json.dumps(kept))
+    write_run(tmp_path / "3", 1e-3, 3)
+    found = lambda *paths: [len(group.runs) for group in grouped(find_runs(list(paths), base.get_config())[0])]
+    assert found(*(tmp_path / name for name in "123")) == [3]
+    (tmp_path / "sweep.json").write_text(json.dumps({"trials": {"1": {"data.threads": "1"}, "2": {"data.threads": "2"}}}))
+    assert found(tmp_path) == [1, 1]
 
 
 def test_numbers_that_span_much_are_placed_by_their_logarithm():
