@@ -41,6 +41,12 @@ def given(passed: list[str], flag: str) -> str:
     return found[-1]
 
 
+def name_of(workdir: str) -> str:
+    """A name that clouds accept, small letters, digits and hyphens, of a run directory."""
+    found = re.sub(r"[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower()).strip("-")[-50:].strip("-")
+    return found if found[:1].isalpha() else f"run-{found}"
+
+
 def check_fits(passed: list[str], *where: str):
     """Asks research.preflight whether the train step fits `where` (its flags). Raises UserError, with its last words, where it does not or nothing can be said."""
     config = [arg for arg in passed if arg.startswith("--config")]

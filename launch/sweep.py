@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch import launcher, pool, slurm, trials
+from launch import launcher, pool, slurm, tpu_vm, trials
 from launch.pool import Job
 from launch.trials import Trial
 from research.core import config as config_lib
@@ -34,6 +34,7 @@ from research.core.files import write_atomically
 LAUNCHERS = {  # name: (module, the command that a trial is there)
     "local": (None, ["research.train"]),
     "slurm": (slurm, ["launch.slurm", "--wait"]),
+    "tpu_vm": (tpu_vm, ["launch.tpu_vm", "up"]),
 }
 
 
@@ -45,10 +46,10 @@ def main(argv):
     found = trials.trials(passed, changes, workdir)
     rungs = halving(found, values.eta) if values.halving else [(None, len(found))]
     module, wrapped = LAUNCHERS[values.launcher]
-    wrapped = [*wrapped, *of_launcher, *passed]
     if module:
         check_fits(module, of_launcher, values.skip_preflight or values.dry_run, passed, found)
-        wrapped.insert(1, "--skip_preflight")  # asked already
+        wrapped = [*wrapped, "--skip_preflight"]  # asked already
+    wrapped = [*wrapped, *of_launcher, *passed]
     jobs = [Job(trial, wrapped, found[0].config.run.best_metric) for trial in found]
     if values.dry_run:
         print("\n".join(shlex.join(["python", *job.command(rungs[0][0])[1:]]) for job in jobs))

@@ -59,7 +59,7 @@ def largest_allocations(step: dict) -> list[str]:
     over = sum(step["memory"].values()) - step["available"]
     most = max(step["memory"], key=step["memory"].get)
     out = ["", f"It does not fit: {gib(over)} GiB too much at least. Most are {most}: {gib(step['memory'][most])} GiB."]
-    return out + [f"  {gib(x['bytes'])} GiB  {x['what']}" for x in step["largest allocations"]]
+    return out + [f"  {gib(x['bytes'])} GiB  {x['what']}" for x in step.get("largest allocations", ())]
 
 
 def work(found: dict, train: dict) -> list[str]:

@@ -56,7 +56,7 @@ def scontrol(environment, *arguments):
 @pytest.mark.slow
 def test_two_processes_train_and_a_job_told_to_make_room_goes_on_by_itself(cluster, tmp_path):
     """The signal is the one that SLURM is asked to send before the time is up."""
-    workdir, command = tmp_path / "run", [*JOB, "--config=tests/tiny.py:400", f"--workdir={tmp_path}/run"]
+    workdir, command = tmp_path / "run", [*JOB, "--config=tests/tiny.py:120", f"--workdir={tmp_path}/run"]
     done = launch(cluster, *command)
     assert done.returncode == 0, done.stderr
     job = json.loads((workdir / "slurm/job.json").read_text())["id"]
@@ -66,12 +66,12 @@ def test_two_processes_train_and_a_job_told_to_make_room_goes_on_by_itself(clust
     subprocess.run(["scancel", "--signal=USR2", job], env=cluster, check=True)
     until(lambda: slurm_state(cluster, job) == "PENDING", "the job was not queued again")
     saved = max(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
-    assert 3 <= saved < 400
+    assert 3 <= saved < 120
     scontrol(cluster, "update", f"JobId={job}", "StartTime=now")  # SLURM itself lets two minutes pass
     ended = launch(cluster, *command, "--wait")
     assert ended.returncode == 0, ended.stderr
     assert f"job {job} has ended" in ended.stdout
-    assert [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line] == list(range(1, 401))
+    assert [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line] == list(range(1, 121))
     starts = json.loads((workdir / "provenance.json").read_text())["starts"]
     assert [start["processes"] for start in starts] == [2, 2]
 
@@ -86,7 +86,7 @@ def test_a_sweep_there(cluster, tmp_path):
     """One trial cannot be laid out on the devices there: its run's own words come back, and the other is done."""
     arguments = [
         "--launcher=slurm",
-        "--config=tests/tiny.py:2",
+        "--config=tests/tiny.py:3",
         "--sweep=mesh.fsdp=2,3",
         f"--workdir={tmp_path}/sweep",
         "--tasks_per_node=2",
@@ -112,8 +112,8 @@ def here(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
-def call(*arguments):
-    slurm.main(["slurm", "--config=tests/tiny.py", "--workdir=nowhere", *arguments])
+def call(*arguments, workdir="runs/not_made"):
+    slurm.main(["slurm", "--config=tests/tiny.py", f"--workdir={workdir}", *arguments])
 
 
 def test_the_script(here, capsys):
@@ -122,7 +122,7 @@ def test_the_script(here, capsys):
     for line in ("nodes=2", "gpus-per-node=8", "ntasks-per-node=8", "time=1440", "partition=big", "reservation=mine", "requeue", "signal=USR2@120"):
         assert f"#SBATCH --{line}\n" in said
     assert said.index("module load cuda") < said.index("srun")
-    assert not pathlib.Path("nowhere").exists()
+    assert not pathlib.Path("runs/not_made").exists()
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,11 @@ def test_what_a_user_can_get_wrong(here, arguments, message):
         call(*arguments)
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_fit_is_not_launched(here, capfd):
-    """Two GPUs of 2 MiB each, of which the program is compiled for as many CPU devices."""
-    with pytest.raises(UserError, match="not launched. It does not fit: .* --skip_preflight launches all the same"):
-        call("--gpus_per_node=2", "--device_memory=0.002", "--config.mesh.fsdp=2")
+    """Two GPUs of half a MiB each, of which the program is compiled for as many CPU devices."""
+    with pytest.raises(UserError, match="not launched. It does not fit: .*--skip_preflight launches all the same"):
+        call("--gpus_per_node=2", "--device_memory=0.0005", "--config.mesh.fsdp=2")
     assert "DOES NOT FIT" in capfd.readouterr().out
 
 
