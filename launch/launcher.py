@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import yaml
 from absl import flags
 
 from research.core.errors import UserError
@@ -45,6 +46,16 @@ def name_of(workdir: str) -> str:
     """A name that clouds accept, small letters, digits and hyphens, of a run directory."""
     found = re.sub(r"[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower()).strip("-")[-50:].strip("-")
     return found if found[:1].isalpha() else f"run-{found}"
+
+
+def as_yaml(tree: dict) -> str:
+    """Lines of text as they are read."""
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None))
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, width=1000)
 
 
 def check_fits(passed: list[str], *where: str):

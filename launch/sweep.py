@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch import launcher, pool, slurm, tpu_vm, trials
+from launch import gke, launcher, pool, slurm, tpu_vm, trials
 from launch.pool import Job
 from launch.trials import Trial
 from research.core import config as config_lib
@@ -35,6 +35,7 @@ LAUNCHERS = {  # name: (module, the command that a trial is there)
     "local": (None, ["research.train"]),
     "slurm": (slurm, ["launch.slurm", "--wait"]),
     "tpu_vm": (tpu_vm, ["launch.tpu_vm", "up"]),
+    "gke": (gke, ["launch.gke", "--apply", "--wait"]),
 }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import signal
 import subprocess
 import sys
@@ -92,7 +93,17 @@ def run(cache, tmp_path_factory):
 def test_a_run_directory_is_complete(run):
     workdir, printed = run
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"config.json", "provenance.json", "metrics.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "plots", "tokenizer.json", ".lock"}
+    assert names == {
+        "config.json",
+        "provenance.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "plots",
+        "tokenizer.json",
+        ".lock",
+    }
     assert {path.name for path in (workdir / "plots").iterdir()} == {"loss.png", "accuracy.png"}
     lines = metrics.read_metrics(workdir / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
@@ -368,19 +379,17 @@ def test_short_sequences_first(cache, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(cache, tmp_path):
-    """A real multi-process job, found through SLURM's variables: the same figures as eight devices in one process."""
+    """A real multi-process job, told by variables where to meet: the same figures as eight devices in one process."""
     probe = {"evaluators": "('knn',)", "name": "tests.tiny_labelled_text:Reviews", "source": "labelled_text", "validation_split": "train"}
     arguments = [TINY, "--config.data.batch_size=16", "--config.mesh.fsdp=4", "--config.mesh.data=2"]
     arguments += [f"--config.probe.{field}={value}" for field, value in probe.items()]
     finish(spawn(*arguments, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
-    slurm = {
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    slurm["LODESTAR_CACHE"] = str(tmp_path / "cold")  # both find nothing prepared: one prepares, the other waits
-    two = [spawn(*arguments, f"--workdir={tmp_path}/two", "--distributed", **slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)) for i in range(2)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    meeting["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    meeting["LODESTAR_CACHE"] = str(tmp_path / "cold")  # both find nothing prepared: one prepares, the other waits
+    two = [spawn(*arguments, f"--workdir={tmp_path}/two", "--distributed", **meeting, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in two:
         finish(process)
     one, two = (metrics.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))

@@ -6,6 +6,8 @@ The first rule whose mesh axes are still free wins, so `embed` is split over `fs
 `fsdp` already, whole in an activation.
 """
 
+import os
+
 import jax
 import numpy as np
 from flax import linen as nn
@@ -39,13 +41,17 @@ PRESETS = {
 
 
 def join_processes(distributed: bool):
-    """Makes this process one of a multi-host job, if asked to. Raises UserError where JAX finds no job to join."""
+    """Makes this process one of a multi-host job, if asked to: the one that JAX finds by itself, or that JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    name. Raises UserError where there is none."""
     if not distributed:
         return
+    told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if name in os.environ]
     try:
-        jax.distributed.initialize()
+        jax.distributed.initialize(*([told[0], int(told[1]), int(told[2])] if len(told) == 3 else []))
     except (ValueError, RuntimeError) as e:
-        raise UserError(f"--distributed finds no job to join ({e}): it needs SLURM, a TPU pod, Kubernetes or MPI.") from e
+        raise UserError(
+            f"--distributed finds no job to join ({e}): it needs SLURM, a TPU pod, Kubernetes, MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from e
 
 
 def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:

@@ -1,0 +1,142 @@
+"""Manifests against the schemas of Kubernetes and of JobSet; the cluster is a stand-in."""
+
+import json
+import os
+import pathlib
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from launch import gke
+from research.core.errors import UserError
+
+RUN = ["--config=tests/tiny.py", "--workdir=/mnt/lodestar/tiny", "--skip_preflight"]
+WHERE = ["--type=v5p-128", "--image=registry/lodestar", "--claim=runs"]
+
+# The fields of a JobSet that are ours to give, with the types that jobset.x-k8s.io_jobsets.yaml (kubernetes-sigs/jobset, v1alpha2) has; no others are let through.
+closed = lambda required, **properties: {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+texts = {"type": "object", "additionalProperties": {"type": "string"}}
+JOBSET = closed(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
+    kind={"const": "JobSet"},
+    metadata=closed(
+        ["name"],
+        name={"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,52}[a-z0-9])?$"},
+        namespace={"type": "string"},
+        labels=texts,
+        annotations=texts,
+    ),
+    spec=closed(
+        ["replicatedJobs"],
+        failurePolicy=closed([], maxRestarts={"type": "integer"}, restartStrategy={"enum": ["Recreate", "BlockingRecreate"]}),
+        suspend={"type": "boolean"},
+        replicatedJobs={
+            "type": "array",
+            "items": closed(
+                ["name", "template"], name={"type": "string"}, replicas={"type": "integer"}, template=closed([], metadata={}, spec={"type": "object"})
+            ),
+        },
+    ),
+)
+
+
+def rendered(capsys, *arguments) -> dict:
+    gke.main(["gke", *RUN, *arguments])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def check(found: dict):
+    """Raises where the JobSet, or the Job of a slice in it, is none."""
+    jsonschema.Draft202012Validator(JOBSET).validate(found)
+    for job in found["spec"]["replicatedJobs"]:
+        kubernetes_validate.validate({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, **job["template"]}, "1.31", strict=True)
+
+
+def test_a_manifest_is_what_the_cluster_takes(capsys):
+    found = rendered(capsys, *WHERE, "--slices=2", "--spot", "--queue=team", "--name=x")
+    check(found)
+    (slices,) = found["spec"]["replicatedJobs"]
+    job = slices["template"]["spec"]
+    pod = job["template"]["spec"]
+    assert (slices["replicas"], job["parallelism"], job["completions"], job["backoffLimit"]) == (2, 16, 16, 0)
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
+        "cloud.google.com/gke-tpu-topology": "4x4x4",
+        "cloud.google.com/gke-spot": "true",
+    }
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["google.com/tpu"] == 4 and container["volumeMounts"][0]["mountPath"] == "/mnt/lodestar"
+    assert container["command"] == ["python", "-m", "research.train", *RUN[:2], "--distributed"]
+    assert found["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
+
+
+def test_one_host_is_a_job_of_one_process(capsys):
+    found = rendered(capsys, "--type=v6e-8", *WHERE[1:])
+    check(found)
+    job = found["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["parallelism"] == 1 and job["template"]["spec"]["containers"][0]["resources"]["limits"]["google.com/tpu"] == 8
+    assert "--distributed" not in job["template"]["spec"]["containers"][0]["command"]
+
+
+def test_a_manifest_with_a_field_that_there_is_not_is_seen(capsys):
+    found = rendered(capsys, *WHERE)
+    found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["nodeSelectors"] = {}
+    with pytest.raises(Exception, match="nodeSelectors"):
+        check(found)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (WHERE[1:], "say --type"),
+        ([WHERE[0], WHERE[2]], "say --image"),
+        (WHERE[:2], "say --claim"),
+        ([*WHERE, "--workdir=runs/x"], "--workdir=/mnt/lodestar/NAME"),
+        ([*WHERE, "--type=v5p-9"], "v5p-8, v5p-16"),
+    ],
+)
+def test_what_a_user_can_get_wrong(arguments, message):
+    with pytest.raises(UserError, match=message):
+        gke.main(["gke", *RUN, *arguments])
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A kubectl that answers `get` with the states in states.json, one after the other, and keeps what it is asked."""
+    (tmp_path / "kubectl").write_text(
+        f"""#!/bin/bash
+echo "$@" >> {tmp_path}/calls
+case $1 in
+  get) head -n 1 {tmp_path}/states; sed -i '1{{$!d}}' {tmp_path}/states;;
+  apply) cat > {tmp_path}/applied;;
+  logs) echo "error: loss is nan at step 7";;
+esac
+"""
+    )
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("GKE_POLL_SECONDS", "0.05")
+    return tmp_path
+
+
+def states(folder: pathlib.Path, *conditions):
+    told = {None: "", "running": "{}"} | {c: json.dumps({"status": {"conditions": [{"type": c, "status": "True"}]}}) for c in ("Completed", "Failed")}
+    (folder / "states").write_text("\n".join(told[condition] for condition in conditions) + "\n")
+
+
+@pytest.mark.parametrize("before, done", [(None, ["apply"]), ("Failed", ["delete", "apply"]), ("Completed", ["delete", "apply"]), ("running", [])])
+def test_what_is_there_already_is_not_made_twice(cluster, before, done):
+    states(cluster, before, "running", "Completed")
+    gke.main(["gke", *RUN, *WHERE, "--apply", "--wait"])
+    assert [line.split()[0] for line in (cluster / "calls").read_text().splitlines() if not line.startswith("get")] == done
+    if done:
+        check(json.loads((cluster / "applied").read_text()))
+
+
+def test_a_failed_run_has_its_last_words(cluster):
+    states(cluster, None, "running", "Failed")
+    with pytest.raises(UserError, match="tiny did not end well: error: loss is nan at step 7"):
+        gke.main(["gke", *RUN, *WHERE, "--apply", "--wait"])
