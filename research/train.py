@@ -3,11 +3,12 @@
     python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart [--config.FIELD=VALUE ...] [--until=STEP]
 
 The same command again goes on from the last checkpoint; so does --workdir alone. Ctrl-C or SIGTERM saves first; --until stops, measured and saved, at a step
-before the end.
+before the end. --rerun=RUN in place of --config: what a run directory holds once more, in another; says what differs from then, in code, packages, hardware and data.
 """
 
 import contextlib
 import pathlib
+import time
 
 import jax
 from absl import flags
@@ -25,7 +26,7 @@ from research.training.progress import Progress
 
 
 def main(argv):
-    config, workdir, until = arguments(argv)
+    config, workdir, values = arguments(argv)
     build.experiment(config)  # whatever cannot work is refused before data is fetched or the run directory touched
     run_directory.check_config(workdir, config, base.get_config())
     corpus = build.make_corpus(config, workdir)
@@ -42,6 +43,8 @@ def main(argv):
         start = int(state.step)
         run_directory.check_data(workdir, corpus.manifest)
         if speaks:
+            if values.rerun:
+                tell_differences(pathlib.Path(values.rerun), config, corpus.manifest)
             labels = corpus.labels if build.tells_classes(config) else None
             run_directory.write(workdir, config, corpus.tokenizer, labels, argv, corpus.manifest)
             for name, made in corpus.manifest.items():
@@ -49,7 +52,8 @@ def main(argv):
                     print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
         writer = MetricWriter(workdir, start, active=speaks)
         closing.callback(writer.close)
-        progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), seconds_spent(workdir), show=speaks)
+        began = run_directory.first_start(workdir) if speaks else time.time()
+        progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), last_timing(workdir), began, show=speaks)
         closing.callback(progress.close)
         closing.enter_context(e.in_force())
         state = loop.train(
@@ -58,7 +62,7 @@ def main(argv):
             e.train_step,
             lambda batch: e.place(batch, config.data.batch_size),
             lambda state: evaluate(e.merged(state.params if state.ema is None else state.ema)),
-            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every, until),
+            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every, values.until),
             checkpoints,
             writer,
             progress,
@@ -69,26 +73,43 @@ def main(argv):
 
 
 def arguments(argv):
-    """(config, workdir, step to stop at or None): the config given, or the one that the run directory holds."""
+    """(config, workdir, flags): the config given, or the one that the run to be made again or the run directory holds."""
 
     def define(values):
         config_lib.define_distributed(values)
         flags.DEFINE_integer("until", None, "The step to stop at, for now.", lower_bound=1, flag_values=values)
+        flags.DEFINE_string("rerun", None, "The run to make again.", flag_values=values)
 
-    given = config_lib.given("config", argv) is not None
-    values, config = config_lib.parse(argv, define) if given else config_lib.parse_run(argv, base.get_config(), define)
+    given, again = (config_lib.given(flag, argv) for flag in ("config", "rerun"))
+    if given and again:
+        raise UserError("--config and --rerun both say what to run: leave one out; --config.FIELD=VALUE changes a field.")
+    if again:
+        values, config = config_lib.parse_over(argv, config_lib.read(pathlib.Path(again) / "config.json", base.get_config()), define)
+    else:
+        values, config = config_lib.parse(argv, define) if given else config_lib.parse_run(argv, base.get_config(), define)
     if not values.workdir:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
     sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: choose another.")
-    return config, workdir, values.until
+    if again and workdir.resolve() == pathlib.Path(again).resolve():
+        raise UserError(f"--rerun={again}: the run made again goes to another --workdir.")
+    return config, workdir, values
 
 
-def seconds_spent(workdir: pathlib.Path) -> float:
-    """Seconds of training so far, over all starts of the run."""
-    return sum(line["timing/seconds"] for line in read_metrics(workdir / "timing.jsonl")[-1:])
+def tell_differences(run: pathlib.Path, config, manifest: dict):
+    found = run_directory.what_differs(run, config, base.get_config(), manifest)
+    print(
+        f"What differs from {run}:\n  " + "\n  ".join(found)
+        if found
+        else f"Nothing differs from {run}: config, code, packages, hardware and data are the same."
+    )
+
+
+def last_timing(workdir: pathlib.Path) -> dict[str, float]:
+    """What the clock said last, over all starts of the run; {} at the beginning."""
+    return (read_metrics(workdir / "timing.jsonl") or [{}])[-1]
 
 
 def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: int | None):
@@ -96,9 +117,10 @@ def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: i
     plots = plot_curves(workdir)
     lines = read_metrics(workdir / "metrics.jsonl")
     reached = next((line for line in reversed(lines) if any(name.startswith("validation/") for name in line)), {})
+    minutes = last_timing(workdir).get("timing/seconds", 0.0) / 60
     print(
         f"\nStep {step} of {steps}"
-        + (f", {seconds_spent(workdir) / 60:.1f} minutes of training." if step == steps else ": stopped. The same command goes on from there.")
+        + (f", {minutes:.1f} minutes of training." if step == steps else ": stopped. The same command goes on from there.")
     )
     if reached:
         print(f"Measured on the validation split at step {reached['step']}:")

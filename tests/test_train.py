@@ -6,8 +6,8 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,6 +187,34 @@ def test_a_run_is_trained_by_one_process_at_a_time(run, tmp_path):
         assert "is being trained by another process" in error(train, f"--workdir={workdir}")
     call(train, f"--workdir={workdir}")
     assert not claimed.lock.is_locked, "released by the end of the block, whoever still holds it"
+
+
+def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
+    said = call(train, f"--rerun={run[0]}", f"--workdir={tmp_path}/again")
+    assert f"Nothing differs from {run[0]}" in said
+    assert_same_run(run[0], tmp_path / "again", 6)
+    old = json.loads((run[0] / "provenance.json").read_text())
+    start = old["starts"][-1]
+    start |= {"git_commit": "0123", "git_diff": "+ x", "devices": ["gpu NVIDIA H100"], "python": "3.9.1"}
+    start["packages"] |= {"jax": "0.1", "gone": "1.0"}
+    start["data"] = {"train": {"seen": 7}}
+    shutil.copytree(run[0], tmp_path / "old")
+    (tmp_path / "old/provenance.json").write_text(json.dumps(old))
+    said = call(train, f"--rerun={tmp_path}/old", f"--workdir={tmp_path}/other", "--config.seed=1", "--until=1")
+    for line in (
+        "config.seed: 0 there, 1 here",
+        "code: commit 0123 there, ",
+        "code: what is changed and not committed is not the same",
+        "package Python: 3.9.1 there",
+        f"package jax: 0.1 there, {jax.__version__} here",
+        "package gone: 1.0 there, none here",
+        "hardware: 1 x gpu NVIDIA H100, 1 processes there, 8 x cpu cpu, 1 processes here",
+        "data train.seen: 7 there, None here",
+    ):
+        assert f"\n  {line}" in said
+    assert said.count(" there, ") == 7
+    for more, message in ((["--config=x.py"], "leave one out"), ([], "goes to another")):
+        assert message in error(train, f"--rerun={run[0]}", f"--workdir={run[0]}", *more)
 
 
 def test_the_mesh_and_the_reporting_may_change(run, tmp_path):

@@ -13,6 +13,8 @@ from research.data.fetch import cache_dir, cache_lock
 from research.data.pairs import SentencePairs
 from research.data.text import TokenStore
 
+VERSION = 1  # of how pairs are drawn and put together: to be raised with either, so that an index made before is not used
+
 
 class PackedText:
     """The stream of all documents, each with the token that ends a text after it, in rows of `length` tokens.
@@ -57,7 +59,7 @@ class PackedPairs:
 
     def __init__(self, pairs: SentencePairs, length: int, most: int, seed: int):
         self._pairs, self._length, self._most, self._seed = pairs, length, most, seed
-        key = hashlib.sha256(json.dumps([pairs.manifest, pairs.short_rate, length, most, seed]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps([VERSION, pairs.manifest, pairs.short_rate, length, most, seed]).encode()).hexdigest()[:16]
         path = cache_dir() / "packs" / f"{key}.npz"
         with cache_lock(path.name):
             if not path.exists():

@@ -29,7 +29,7 @@ def matmul(x, weight, inputs: int, dtype: str, training: bool):
     One scale, of the largest value, for each row and column. To be called in a Linen module, whose random stream "stochastic_rounding" int8 then draws on.
     """
     contracted = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
-    return _provider(dtype, training).dot_general(x, weight, (contracted, ((), ())), preferred_element_type=x.dtype)
+    return _provider(dtype, training).dot_general(x, weight, (contracted, ((), ()))).astype(x.dtype)
 
 
 @functools.cache

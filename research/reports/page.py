@@ -37,6 +37,7 @@ def page(title: str, header: list[str], body: list[list[Cell]], pictures: dict[s
         "<h2>Where the runs differ</h2>",
         _differences(runs),
         "<h2>How fast they went</h2>",
+        '<p class="note">Goodput: of the time since the first start, the share that went into steps which count; not into starting, compiling, evaluating, saving, waiting, or steps done again.</p>',
         _speed(runs),
         "<h2>What they ran with</h2>",
         _provenance(runs),
@@ -65,6 +66,7 @@ def _speed(runs: list[Run]) -> str:
         names = {name: [line[name] for line in run.timing if name in line] for line in run.timing for name in line}
         middle = lambda ending: next((statistics.median(values) for name, values in names.items() if name.endswith(ending)), None)
         speed, utilization, seconds = middle("_per_second"), middle("model_flop_utilization"), names.get("timing/seconds", [None])[-1]
+        goodput = names.get("timing/goodput", [None])[-1]
         unit = next((name.removeprefix("timing/").removesuffix("_per_second") for name in names if name.endswith("_per_second")), "")
         rows.append(
             [
@@ -72,10 +74,11 @@ def _speed(runs: list[Run]) -> str:
                 Cell("" if seconds is None else f"{seconds / 60:.1f}"),
                 Cell("" if speed is None else f"{speed:,.0f} {unit}"),
                 Cell("" if utilization is None else f"{utilization:.1%}"),
+                Cell("" if goodput is None else f"{goodput:.0%}"),
                 Cell(str(len(run.starts))),
             ]
         )
-    return _table(["run", "minutes of training", "a second (median)", "model-FLOP utilization (median)", "starts"], rows)
+    return _table(["run", "minutes of training", "a second (median)", "model-FLOP utilization (median)", "goodput", "starts"], rows)
 
 
 def _provenance(runs: list[Run]) -> str:

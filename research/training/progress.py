@@ -17,11 +17,12 @@ class Progress:
       work: a function batch -> (units, model FLOPs) of a step on it, such as (tokens, FLOPs).
       unit: what the units are, such as "tokens".
       peak: FLOP/s of all devices at best, None if not known.
-      seconds: already spent by earlier starts of the run.
+      before: the last line of timing.jsonl, by earlier starts of the run; {} of a new one.
+      began: when the run was first started, in seconds of Unix time.
       show: False in all processes but one.
     """
 
-    def __init__(self, steps: int, start: int, work, unit: str, peak: float | None, seconds: float = 0.0, show: bool = True):
+    def __init__(self, steps: int, start: int, work, unit: str, peak: float | None, before: dict, began: float, show: bool = True):
         self._work, self._unit, self._peak = work, unit, peak
         self._bar = tqdm(
             total=steps,
@@ -36,7 +37,9 @@ class Progress:
         )
         self._in_flight = []
         self._begun = self._window = None
-        self._before = seconds
+        self._seconds_before = before.get("timing/seconds", 0.0)
+        self._productive = before.get("timing/productive_seconds", 0.0)
+        self._since = began
         self._units = self._flops = self._paused = 0.0
         self._shown = {}
 
@@ -55,13 +58,21 @@ class Progress:
         self._bar.update(step - self._bar.n)
 
     def timing(self) -> dict[str, float]:
-        """Speeds since the last call, evaluation and saving left out, and the seconds since the first step, over all starts."""
-        speeds = self._speeds()
+        """Speeds since the last call, and over all starts: the seconds since the first step, those of them that went into steps which count, and their share of all
+        time since the run was first started (goodput: what starting, compiling, evaluating, saving, standing still and steps done again leave)."""
+        productive = time.perf_counter() - self._window - self._paused
+        self._productive += productive
+        speeds = self._speeds(productive)
         self._shown = {f"{self._unit}/s": f"{speeds[f'{self._unit}_per_second']:,.0f}"}
         if self._peak:
             self._shown["MFU"] = f"{speeds['model_flop_utilization']:.0%}"
         self._window, self._units, self._flops, self._paused = time.perf_counter(), 0.0, 0.0, 0.0
-        return {f"timing/{name}": value for name, value in speeds.items()} | {"timing/seconds": self._before + self._window - self._begun}
+        spent = {
+            "seconds": self._seconds_before + self._window - self._begun,
+            "productive_seconds": self._productive,
+            "goodput": self._productive / max(time.time() - self._since, self._productive),
+        }
+        return {f"timing/{name}": value for name, value in (speeds | spent).items()}
 
     @contextlib.contextmanager
     def pause(self, doing: str):
@@ -75,7 +86,6 @@ class Progress:
     def close(self):
         self._bar.close()
 
-    def _speeds(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._window - self._paused
+    def _speeds(self, seconds: float) -> dict[str, float]:
         speeds = {f"{self._unit}_per_second": self._units / seconds}
         return speeds | ({"model_flop_utilization": self._flops / seconds / self._peak} if self._peak else {})

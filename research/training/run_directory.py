@@ -67,24 +67,58 @@ def write(workdir: pathlib.Path, config, tokenizer, labels: tuple[str, ...] | No
 
 
 def _add_start(workdir: pathlib.Path, argv: list[str], data_manifest: dict):
-    """What code, packages, devices, command and data this start runs with."""
     path = workdir / "provenance.json"
     starts = json.loads(path.read_text())["starts"] if path.exists() else []
-    starts.append(
-        {
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": [pathlib.Path(sys.executable).name, *argv],
-            "git_commit": _git("rev-parse", "HEAD"),
-            "git_diff": _git("diff", "HEAD"),
-            "git_untracked": _git("ls-files", "--others", "--exclude-standard"),
-            "python": platform.python_version(),
-            "packages": {d.name: d.version for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())},
-            "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
-            "processes": jax.process_count(),
-            "data": data_manifest,
-        }
-    )
-    write_atomically(path, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_atomically(path, json.dumps({"starts": [*starts, _start(argv, data_manifest)]}, indent=2) + "\n")
+
+
+def _start(argv: list[str], data_manifest: dict) -> dict:
+    """What code, packages, devices, command and data this start runs with."""
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": [pathlib.Path(sys.executable).name, *argv],
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_diff": _git("diff", "HEAD"),
+        "git_untracked": _git("ls-files", "--others", "--exclude-standard"),
+        "python": platform.python_version(),
+        "packages": {d.name: d.version for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())},
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "data": data_manifest,
+    }
+
+
+def what_differs(run: pathlib.Path, config, defaults, data_manifest: dict) -> list[str]:
+    """Where a run with `config`, started here and now, differs from the last start of the one in the directory `run`: config, code, packages, hardware, data."""
+    was, now = json.loads((run / "provenance.json").read_text())["starts"][-1], _start([], data_manifest)
+    found = [
+        f"config.{name}: {before!r} there, {here!r} here"
+        for name, before, here in config_lib.differences(config_lib.read(run / "config.json", defaults), config)
+    ]
+    if was["git_commit"] != now["git_commit"]:
+        found.append(f"code: commit {was['git_commit']} there, {now['git_commit']} here")
+    if was["git_diff"] != now["git_diff"]:
+        found.append("code: what is changed and not committed is not the same")
+    versions = {"Python": (was["python"], now["python"])}
+    versions |= {name: (was["packages"].get(name), now["packages"].get(name)) for name in sorted(was["packages"].keys() | now["packages"].keys())}
+    found += [f"package {name}: {before or 'none'} there, {here or 'none'} here" for name, (before, here) in versions.items() if before != here]
+    hardware = lambda start: f"{len(start['devices'])} x {start['devices'][0]}, {start['processes']} processes"
+    if hardware(was) != hardware(now):
+        found.append(f"hardware: {hardware(was)} there, {hardware(now)} here")
+    for split in sorted(was["data"].keys() | now["data"].keys()):
+        before, here = was["data"].get(split, {}), now["data"].get(split, {})
+        found += [
+            f"data {split}.{what}: {before.get(what)} there, {here.get(what)} here"
+            for what in sorted(before.keys() | here.keys())
+            if before.get(what) != here.get(what)
+        ]
+    return found
+
+
+def first_start(workdir: pathlib.Path) -> float:
+    """When the run was first started, in seconds of Unix time."""
+    starts = json.loads((workdir / "provenance.json").read_text())["starts"]
+    return datetime.datetime.fromisoformat(starts[0]["time"]).timestamp()
 
 
 def _git(*command) -> str | None:

@@ -33,7 +33,7 @@ def write_run(directory, rate, seed, steps=(0, 10, 20), **more):
     (directory / "config.json").write_text(config_lib.to_json(c))
     lines = [{"step": s, "validation/loss": reached(rate, seed) + 20 - s, "validation/accuracy": 0.5, "train/loss": 1.0} for s in steps]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    timing = {"step": 20, "timing/tokens_per_second": 1500.0, "timing/model_flop_utilization": 0.25, "timing/seconds": 90.0}
+    timing = {"step": 20, "timing/tokens_per_second": 1500.0, "timing/model_flop_utilization": 0.25, "timing/seconds": 90.0, "timing/goodput": 0.62}
     (directory / "timing.jsonl").write_text(json.dumps(timing) + "\n")
     start = {
         "command": ["train", "--config=<b>"],
