@@ -197,7 +197,7 @@ def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
     start = old["starts"][-1]
     start |= {"git_commit": "0123", "git_diff": "+ x", "devices": ["gpu NVIDIA H100"], "python": "3.9.1"}
     start["packages"] |= {"jax": "0.1", "gone": "1.0"}
-    start["data"] = {"train": {"seen": 7}}
+    next(iter(start["data"].values()))["seen"] = 7
     shutil.copytree(run[0], tmp_path / "old")
     (tmp_path / "old/provenance.json").write_text(json.dumps(old))
     said = call(train, f"--rerun={tmp_path}/old", f"--workdir={tmp_path}/other", "--config.seed=1", "--until=1")
@@ -209,7 +209,7 @@ def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
         f"package jax: 0.1 there, {jax.__version__} here",
         "package gone: 1.0 there, none here",
         "hardware: 1 x gpu NVIDIA H100, 1 processes there, 8 x cpu cpu, 1 processes here",
-        "data train.seen: 7 there, None here",
+        "data train/32.seen: 7 there, None here",
     ):
         assert f"\n  {line}" in said
     assert said.count(" there, ") == 7
