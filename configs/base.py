@@ -183,4 +183,5 @@ def get_config():
     c.run.keep = 3  # latest checkpoints, besides the best
     c.run.best_metric = "validation/loss"  # by which one more checkpoint is kept, of those saved right after an evaluation
     c.run.best_mode = "min"  # or max
+    c.run.trackers = ()  # which else keep the figures: wandb, mlflow
     return c

@@ -116,6 +116,7 @@ def run(chosen: list[Job], until: int | None, slots: list[dict], show):
         finally:
             for job in chosen:
                 if job.poll():
+                    assert job.process is not None  # as it runs
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(job.process.pid, signal.SIGTERM)
             while any(job.poll() for job in chosen):

@@ -22,7 +22,7 @@ from absl import flags
 try:
     import submitit
 except ImportError:
-    submitit = None
+    submitit = None  # type: ignore[assignment]
 
 from launch import launcher
 from research.core.errors import UserError, run_command

@@ -100,7 +100,7 @@ def check_fits(module, of_launcher: list[str], skip: bool, passed: list[str], fo
     """Reads the launcher's flags, and asks preflight of one trial of each layout, which no seed and no rate changes. Raises UserError."""
     theirs, *_ = launcher.arguments(["sweep", *of_launcher], module.define)
     same = lambda name, value: name == "seed" or (name.startswith("optimizer.") and isinstance(value, float))
-    layouts = {}
+    layouts: dict[str, Trial] = {}
     for trial in found:
         fields = {name: value for name, value in config_lib.flatten(trial.config).items() if not same(name, value)}
         layouts.setdefault(json.dumps(fields), trial)
@@ -141,8 +141,7 @@ def climb(jobs: list[Job], rungs: list[tuple[int | None, int]], slots: list[dict
 
 def worth(value: float | None, sign: int) -> tuple[bool, float]:
     """A key by which the best comes first, and what was not measured or is not finite last."""
-    known = value is not None and math.isfinite(value)
-    return not known, sign * value if known else 0.0
+    return (False, sign * value) if value is not None and math.isfinite(value) else (True, 0.0)
 
 
 def table(jobs: list[Job]) -> Table:

@@ -23,9 +23,10 @@ from research.data.corpus import Corpus
 from research.data.records import KnownClasses
 from research.interop import directory, published
 from research.objectives.adapted import Adapted
-from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, from_fields
+from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, TRACKERS, from_fields
 from research.training import evaluate, optimizer, probe, state, step
 from research.training.checkpoint import existing
+from research.training.trackers import Tracker
 
 
 def has_vocabulary(config) -> bool:
@@ -113,7 +114,7 @@ class Experiment:
     def place(self, batch: Batch, batch_size: int) -> Batch:
         return sharding.place_batch(batch, sharding.batch_sharding(self.mesh, self.rules, batch_size), batch_size)
 
-    def work(self) -> Callable[[Batch], tuple[int, float]]:
+    def work(self) -> Callable[[Batch | BatchSpec], tuple[int, float]]:
         """batch -> (tokens or examples, model FLOPs of a training step).
 
         Those are the FLOPs of the loss twice, for the loss and the gradients of the activations, and once more, for the gradients of the
@@ -180,6 +181,8 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     e = Experiment(c, mesh, rules, what, trained, frozen, init, shapes, shardings, train_step, eval_step)
     for name in c.probe.evaluators:
         look_up(EVALUATORS, name, "probe.evaluators")
+    for name in c.run.trackers:
+        look_up(TRACKERS, name, "run.trackers")
     _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
     return e
 
@@ -209,6 +212,10 @@ def _check_accumulation(what: Objective, k: int, batch_size: int, shards: int):
         raise UserError(f"data.batch_size {batch_size} does not divide into optimizer.accumulate={k} microbatches over {shards} shards.")
 
 
+def trackers(config, workdir: pathlib.Path) -> list[Tracker]:
+    return [look_up(TRACKERS, name, "run.trackers")(workdir, config) for name in config.run.trackers]
+
+
 def make_corpus(config, workdir: pathlib.Path) -> Corpus:
     """The data of a run. Its tokenizer is the run's own, else the one given, else that of the run it starts from, else newly trained."""
     kept = workdir / "tokenizer.json"
@@ -224,9 +231,9 @@ def named_tokenizer(path: str) -> pathlib.Path:
     return stored_tokenizer(path) if directory.is_directory(published.resolve(path)) else pathlib.Path(path)
 
 
-def stored_tokenizer(path: str) -> pathlib.Path:
+def stored_tokenizer(name: str) -> pathlib.Path:
     """The tokenizer of a run or a Hugging Face directory."""
-    path = published.resolve(path)
+    path = published.resolve(name)
     if path.suffix == ".gguf":
         raise UserError(f"{path} is a GGUF file: make it a run first, with python -m research.convert --from={path} --to=runs/NAME.")
     if not directory.is_directory(path):
@@ -301,7 +308,8 @@ def probes(e: Experiment, corpus: Corpus) -> Callable:
     evaluators = {name: look_up(EVALUATORS, name, "probe.evaluators") for name in p.evaluators}
     if not evaluators:
         return lambda params: {}
-    model, whole = e.objective.model, jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
+    what: Any = e.objective  # whose model embeds
+    model, whole = what.model, jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
     embedded = lambda params, batch: linen.apply(model, params, None, batch, method="embed").astype(jax.numpy.float32)
     embed_step = jax.jit(lambda params, batch: (embedded(params, batch), batch["label"], batch["valid"]), out_shardings=whole)
     splits = [probe_examples(e.config, corpus, split) for split in (p.train_split, p.validation_split)]

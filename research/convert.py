@@ -72,7 +72,7 @@ def into_run(argv: list[str], path: pathlib.Path, workdir: pathlib.Path):
     config, tokenizer = imported(path, tensors.config), None
     if build.has_vocabulary(config):
         file = directory.tokenizer_file(path)
-        tokenizer = tensors.tokenizer() if path.suffix == ".gguf" else load_tokenizer(file) if file else None
+        tokenizer = tensors.tokenizer() if isinstance(tensors, GgufFile) else load_tokenizer(file) if file else None
         config.data.end_token = end_token(tensors.config, tokenizer)
     _, config = config_lib.parse_over(argv, config, define)
     e = build.experiment(config, vocabulary(tokenizer, config.data.end_token) if tokenizer else None)
@@ -154,7 +154,7 @@ def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
     step, params = restore.trained_params(e, workdir, values.step)
     tensors = weights.export(params, of.rows(config.model, config.objective.name), "" if name.endswith("Model") else of.prefix)
     tokens = special_tokens(tokenizer, config) if tokenizer else {}
-    ids = {f"{token}_id": tokenizer.token_to_id(text) for token, text in tokens.items()}
+    ids = {f"{token}_id": tokenizer.token_to_id(text) for token, text in tokens.items()} if tokenizer else {}
     files = {"config.json": of.config(config.model, ids) | head_config(workdir, config) | {"architectures": [name]}}
     if tokenizer:
         pairs = config.model.name == "bert" and config.model.token_types > 1
@@ -164,9 +164,10 @@ def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
     print(f"{path} holds step {step} of {workdir} as a {name} ({model_type}).")
 
 
-def beside(config) -> dict[str, dict]:
+def beside(config) -> dict[str, dict | list]:
     """{file: what it says} of the pixels' statistics, and of the pooling where sentences are embedded."""
-    files, images = {}, tables.reading(config.model, "image")
+    files: dict[str, dict | list] = {}
+    images = tables.reading(config.model, "image")
     if images:
         group = images[0][1]
         spread = lambda values: [*values] * (group.channels if len(values) == 1 else 1)

@@ -117,7 +117,7 @@ class Task:
             raise UserError("this run reads text: give --text=..., not --image.")
         if (v.text or v.file or v.second_text) and "tokens" not in self.inputs:
             raise UserError("this run reads images: give --image=PATH, not --text or --file.")
-        texts = [*zip_all("--text", v.text, "--second_text", v.second_text)] if self.pairs else [(text,) for text in v.text]
+        texts: list[tuple[str, ...]] = [*zip_all("--text", v.text, "--second_text", v.second_text)] if self.pairs else [(text,) for text in v.text]
         if v.second_text and not self.pairs:
             raise UserError("this run reads single texts: leave out --second_text.")
         if v.file is not None:

@@ -12,6 +12,8 @@ import importlib.metadata
 import json
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +120,7 @@ def version(package: str) -> str | None:
         return None
 
 
-def compiled_steps(e: build.Experiment) -> dict:
+def compiled_steps(e: build.Experiment) -> dict[str, tuple[Callable, tuple]]:
     """{name: (jitted step, its arguments as shapes)} of the steps that a run would compile."""
     at = lambda shape, *axes: jax.ShapeDtypeStruct(
         shape.shape, shape.dtype, sharding=jax.sharding.NamedSharding(e.mesh, partition_spec(axes, e.rules))
@@ -127,7 +129,10 @@ def compiled_steps(e: build.Experiment) -> dict:
     params = sharded(e.own(e.shapes.params), e.own(e.shardings.params))
     rows = e.config.data.eval_batch_size
     eval_batch = {name: at(jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), "batch") for name, x in e.objective.example_batch.items()}
-    steps = {"train": (e.train_step, (e.shapes, e.trained.example_batch)), "evaluation": (e.eval_step, (params, eval_batch))}
+    steps: dict[str, tuple[Callable, tuple]] = {
+        "train": (e.train_step, (e.shapes, e.trained.example_batch)),
+        "evaluation": (e.eval_step, (params, eval_batch)),
+    }
     if getattr(e.objective, "generates", False):
         steps["decode"] = (decode.step, decode_arguments(e, params, rows, at))
     return steps
@@ -135,7 +140,8 @@ def compiled_steps(e: build.Experiment) -> dict:
 
 def decode_arguments(e: build.Experiment, params, rows: int, at):
     """Of one token more for each of `rows` texts, with a cache as long as the model's context."""
-    decoder = decode.Decoder(e.objective.model, e.objective.vocabulary.size, e.objective.vocabulary.end)
+    what: Any = e.objective  # which generates: it has a model and a vocabulary
+    decoder = decode.Decoder(what.model, what.vocabulary.size, what.vocabulary.end)
     tokens, lengths = jax.ShapeDtypeStruct((rows, 16), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
     state = jax.eval_shape(lambda *args: decode.prefill(decoder, e.config.model.max_length, *args), params, tokens, lengths)
     cache = jax.tree.map(lambda x: at(x, "layers", "batch", None, "heads", "head_dim"), state.cache)
@@ -153,7 +159,7 @@ def measured(e: build.Experiment, name: str, step, args, chip) -> dict:
         rest = max(0.0, lack.needed - sum(memory.values()))
         largest = [{"bytes": size, "what": what} for size, what in lack.largest[:8]]
         return {"fits": False, "memory": memory | {"activations and temporaries": rest}, "available": lack.available, "largest allocations": largest}
-    exchanged = {}
+    exchanged: dict[tuple[str, tuple[str, ...], str, bool], tuple[float, float]] = {}
     for one in c.collectives:
         key = (one.kind, one.axes, "DCN" if one.over_dcn else "ICI", one.asynchronous)
         count, moved = exchanged.get(key, (0.0, 0.0))
@@ -198,7 +204,7 @@ def known_memory(e: build.Experiment, name: str, args) -> dict[str, float]:
 
 def largest(e: build.Experiment, most: int = 10) -> list[dict]:
     """The largest parameters on a device, and how they are split; what the optimizer keeps of them is split alike."""
-    found = [
+    found: list[dict] = [
         {
             "name": path_name(path),
             "shape": list(x.shape),

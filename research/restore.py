@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
@@ -71,7 +72,8 @@ def huggingface_params(e: Experiment, tensors):
     of, allow_new = family(tensors.config, tensors.where), e.config.init.allow_new
     check_model(described(of, tensors.config, e.config.model), e.config.model, tensors.where)
     _check_head(of, tensors, e.config)
-    adapter = getattr(e.objective.model, "adapter", lambda name, shape: None)
+    what: Any = e.objective  # of a model
+    adapter = getattr(what.model, "adapter", lambda name, shape: None)
     rows = of.rows(e.config.model, e.config.objective.name)
     return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), allow_new, of.ignored(e.config), adapter)
 
@@ -133,7 +135,6 @@ def fitting(config, argv: list[str]):
             sharding.make_mesh(config.mesh)
         except UserError:
             config = config_lib.changed(config, {"mesh.pipeline": 1, "mesh.data": 1, "mesh.fsdp": -1, "mesh.context": 1, "mesh.tensor": 1})
-    return FrozenConfigDict(config)
     return FrozenConfigDict(config)
 
 

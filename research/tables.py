@@ -36,6 +36,7 @@ from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.supervised import ImageClassification, QuestionAnswering, SequenceClassification, SequenceRegression, TokenClassification
 from research.training import probe
+from research.training.trackers import MLflow, WeightsAndBiases
 
 
 def from_fields(cls, group, **given):
@@ -207,6 +208,10 @@ FAMILIES = {  # model_type of a Hugging Face config.json -> research/interop/fam
     "vit": VIT,
     "dinov2": DINOV2,
     "clip": CLIP,
+}
+TRACKERS = {  # name -> function(run directory, config) -> Tracker
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
 }
 EVALUATORS = {  # name -> function(the probe group of the config, train, validation: embeddings with their labels) -> the accuracy of validation
     "knn": lambda group, train, validation: probe.knn(train, validation, group.neighbors),

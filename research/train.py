@@ -50,7 +50,7 @@ def main(argv):
             for name, made in corpus.manifest.items():
                 if "packing_efficiency" in made:
                     print(f"{name}: {made['number_of_rows']:,} packed rows, of which {made['packing_efficiency']:.2%} is text")
-        writer = MetricWriter(workdir, start, active=speaks)
+        writer = MetricWriter(workdir, start, active=speaks, trackers=build.trackers(config, workdir) if speaks else ())
         closing.callback(writer.close)
         began = run_directory.first_start(workdir) if speaks else time.time()
         progress = Progress(r.steps, start, e.work(), e.unit, e.peak_flops(), last_timing(workdir), began, show=speaks)

@@ -1,12 +1,15 @@
 """Eight fake devices, and caches of its own: of data, and of compiled programs, which all processes of the session share."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # which newer ones do not know, and stop at
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the first process of the session has made it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()

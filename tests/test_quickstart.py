@@ -57,6 +57,7 @@ def most_common_token_accuracy(workdir) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_it_reaches_what_its_docstring_states(run):
     workdir, printed = run
     reached = last(workdir)
@@ -71,6 +72,7 @@ def test_it_reaches_what_its_docstring_states(run):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_its_checkpoint_reads_and_predicts(run):
     workdir, _ = run
     assert json.loads(command("research.evaluate", f"--workdir={workdir}")) == last(workdir)
@@ -79,6 +81,7 @@ def test_its_checkpoint_reads_and_predicts(run):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_eight_devices_reach_the_same_losses(tmp_path):
     """The first steps side by side: later ones part as any two orders of summation do."""
     short = ["--config.run.steps=20", "--config.run.log_every=1", "--config.optimizer.warmup_steps=5", "--config.optimizer.decay_steps=5"]

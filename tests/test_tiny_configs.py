@@ -32,6 +32,7 @@ def test_objectives_have_one():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("config", TINY)
 def test_it_reaches_what_its_docstring_states(config, tmp_path):
     command("research.train", f"--config={config}", f"--workdir={tmp_path}/run")
@@ -42,6 +43,7 @@ def test_it_reaches_what_its_docstring_states(config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_unigram_model_of_gpt_tiny_is_as_its_docstring_says(tmp_path):
     _, config = parse(["test", "--config=configs/gpt/tiny.py"])
     corpus = build.make_corpus(config, tmp_path)

@@ -84,7 +84,7 @@ def peak_flops(devices, dtype: str) -> float | None:
     if devices[0].platform == "cpu":
         return _measured_flops(dtype) * jax.process_count()
     chip = chip_of(devices, dtype)
-    return chip and chip.flops * len(devices)
+    return None if chip is None else chip.flops * len(devices)
 
 
 @functools.cache

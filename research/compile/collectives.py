@@ -39,7 +39,7 @@ def find_collectives(program: Program, mesh: Mesh) -> list[Collective]:
         if across := re.search(r'_xla_megascale_transfer_type="(\w+)"', outer.attributes) if outer.opcode == "send" else None:
             found.append(_between_slices(outer, across[1].lower().replace("_", "-"), mesh, times))
         inner = [] if outer.opcode in ("call", "conditional", "while") else list(program.inside(outer))
-        scattered = outer.opcode == "fusion" and "all-reduce-scatter" in (outer.named("calls") or "")  # how TPUs write a reduce-scatter
+        scattered = outer.opcode == "fusion" and "all-reduce-scatter" in outer.named("calls")  # how TPUs write a reduce-scatter
         for i in (outer, *inner):
             kind = i.opcode.removesuffix("-start")
             if kind not in SENT or i.opcode.endswith("-done"):
@@ -85,13 +85,13 @@ def device_groups(attributes: str, devices: int) -> np.ndarray:
     """(groups, members) int: positions in the mesh of the devices that exchange with each other, as the attributes of a collective say."""
     if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", attributes):
         return np.array(re.findall(r"\{(\d+),(\d+)\}", pairs[1]), int).reshape(-1, 2)
-    text = re.search(
+    found = re.search(
         r"replica_groups=(mesh\[[^\]]*\](?:, device_ids=\([^\s]*\))? *\{[^}]*\}|\[[\d,]*\]<=\[[\d,]*\](?:T\([\d,]*\))?|\{(?:\{[\d,]*\},?)*\})",
         attributes,
     )
-    if text is None:
+    if found is None:
         raise ValueError(f"a collective names its devices in a way that is not known: {attributes[:200]}")
-    text = text[1]
+    text = found[1]
     if text.startswith("mesh"):  # mesh['a'=4,'b'=2] {'a'}, with device_ids=([2,4]T(1,0)) where these are in another order
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", text)}
         along = re.findall(r"'(\w+)'", text[text.rindex("{") :])
@@ -108,8 +108,9 @@ def device_groups(attributes: str, devices: int) -> np.ndarray:
 
 def _permuted(text: str) -> np.ndarray:
     """[4,2]T(1,0): 0 to 7 in rows of that shape, its dimensions permuted."""
-    shape, permutation = re.match(r"\[([\d,]*)\](?:T\(([\d,]*)\))?$", text).groups()
-    shape = [int(n) for n in shape.split(",")]
+    found = re.match(r"\[([\d,]*)\](?:T\(([\d,]*)\))?$", text)
+    assert found is not None  # XLA writes it so
+    shape, permutation = [int(n) for n in found[1].split(",")], found[2]
     ids = np.arange(math.prod(shape)).reshape(shape)
     return ids.transpose([int(n) for n in permutation.split(",")]) if permutation else ids
 

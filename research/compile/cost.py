@@ -53,7 +53,7 @@ def cost(step, args, mesh: Mesh, chip: Chip | None) -> Cost:
     seconds = time.perf_counter() - start
     program = hlo.parse(compiled.as_text())
     operations, collectives = find_operations(program), find_collectives(program, mesh)
-    flops, hbm, host = (sum(o.times * o[k] for o in operations) for k in range(3))
+    flops, hbm, host = (sum(o.times * getattr(o, what) for o in operations) for what in ("flops", "hbm", "host"))
     m = compiled.memory_analysis()
     memory = m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
     if mesh.devices.flat[0].platform == "tpu":  # which counts what its temporaries share; elsewhere the peak is of something else
@@ -65,7 +65,7 @@ def cost(step, args, mesh: Mesh, chip: Chip | None) -> Cost:
         hbm,
         host,
         tuple(collectives),
-        chip and roofline.times(operations, collectives, mesh, chip),
+        None if chip is None else roofline.times(operations, collectives, mesh, chip),
         rematerialized,
         sum(i.opcode == "while" and program.trips(name, i) is None for name, i, _ in program.runs()),
     )

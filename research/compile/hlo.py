@@ -44,10 +44,10 @@ class Instruction:
     attributes: str
     root: bool
 
-    def named(self, attribute: str) -> str | None:
-        """The computation that an attribute names."""
+    def named(self, attribute: str) -> str:
+        """The computation that an attribute names; empty where it names none."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
-        return found and found[1]
+        return found[1] if found else ""
 
 
 Computation = dict[str, Instruction]  # by name, in the order in which they run
@@ -135,7 +135,10 @@ class Program:
 
 def parse(text: str) -> Program:
     """The text of a scheduled HLO module (`compiled.as_text()`) as a Program."""
-    computations, entry, current, pending = {}, None, None, []
+    computations: dict[str, Computation] = {}
+    current: Computation | None = None
+    pending: list[str] = []
+    entry = ""
     for line in text.splitlines():
         if current is None:
             if begins := _COMPUTATION.match(line):
@@ -153,6 +156,7 @@ def parse(text: str) -> Program:
 
 def _instruction(text: str) -> Instruction:
     begins = _INSTRUCTION.match(text)
+    assert begins is not None  # as `parse` has seen
     rest = text[begins.end() :]
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shapes = tuple(map(_shape, _SHAPE.finditer(rest[:end])))

@@ -40,7 +40,8 @@ def find_operations(program: Program) -> list[Operation]:
     found = []
     for name, i, times in program.runs():
         computation = program.computations[name]
-        flops, eight_bit = _kernel_flops(computation, i), {}
+        flops = _kernel_flops(computation, i)
+        eight_bit: dict[str, float] = {}
         for dtype, product in [_product(computation, i)] + [_product(inner, j) for inner in _fused(program, i) for j in inner.values()]:
             flops += product
             if product and dtype in _EIGHT_BIT:
@@ -165,7 +166,9 @@ def _product_flops(computation, i: Instruction) -> float:
 
 def _convolution_flops(i: Instruction, lhs, kernel) -> float:
     """2 for each pair of an input and a kernel element that meet: padding and the holes of dilation meet nothing."""
-    inputs, kernels, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes).groups()
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
+    assert labels is not None  # every convolution has them
+    inputs, kernels, outputs = labels.groups()
     window = {key: value.split("x") for key, value in re.findall(r"(\w+)=([\d_x\-]+)", (re.search(r"window=\{([^}]*)\}", i.attributes) or [""])[0])}
     out = i.shapes[0].dims
     pairs = 1.0

@@ -45,11 +45,13 @@ class Times:
 def times(operations: list[Operation], collectives: list[Collective], mesh: Mesh, chip: Chip) -> Times:
     compute = memory = in_turn = 0.0
     for o in operations:
-        seconds = _seconds_of_products(o, chip), o.hbm / chip.hbm_bandwidth
-        compute += o.times * seconds[0]
-        memory += o.times * seconds[1]
-        in_turn += o.times * max(seconds)
-    hidden, waited, known = {}, {}, {}
+        products, traffic = _seconds_of_products(o, chip), o.hbm / chip.hbm_bandwidth
+        compute += o.times * products
+        memory += o.times * traffic
+        in_turn += o.times * max(products, traffic)
+    hidden: dict[tuple[tuple[str, ...], str], float] = {}
+    waited: dict[tuple[tuple[str, ...], str], float] = {}
+    known: dict[tuple[tuple[str, ...], bool], float] = {}
     for c in collectives:
         if (c.axes, c.over_dcn) not in known:
             known[c.axes, c.over_dcn] = bandwidth(mesh, c.axes, chip, c.over_dcn)
@@ -71,10 +73,9 @@ def bandwidth(mesh: Mesh, axes: tuple[str, ...], chip: Chip, over_dcn: bool = Fa
     if over_dcn:
         return chip.dcn or float("nan")
     along = tuple(slice(None) if axis in axes else 0 for axis in mesh.axis_names)
-    group = _coordinates(mesh.devices[along])
-    if group is None:
+    group, everywhere = _coordinates(mesh.devices[along]), _coordinates(mesh.devices)
+    if group is None or everywhere is None:
         return chip.link
-    everywhere = _coordinates(mesh.devices)
     links = 0
     for mine, all_of_them in zip(group.T, everywhere.T):
         if len(set(mine)) > 1:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 from research.core.errors import UserError
 
 # What may differ when a run goes on: where it computes and how often it reports, never what it computes.
-MAY_CHANGE = ("mesh.", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "data.threads", "data.buffer", "data.dir")
+MAY_CHANGE = ("mesh.", "run.log_every", "run.eval_every", "run.save_every", "run.keep", "run.trackers", "data.threads", "data.buffer", "data.dir")
 
 
 def parse(argv: list[str], define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
@@ -37,9 +37,9 @@ def parse_run(argv: list[str], defaults: ConfigDict, define=lambda values: None)
 
     A field that came after the run was made has the value it has in `defaults`, which also know the types of what is absent.
     """
-    if given("workdir", argv) is None:
+    if (workdir := given("workdir", argv)) is None:
         raise UserError("say which run: --workdir=runs/NAME; to train, say what as well: --config=configs/NAME.py.")
-    return parse_over(argv, read(pathlib.Path(given("workdir", argv)) / "config.json", defaults), define)
+    return parse_over(argv, read(pathlib.Path(workdir) / "config.json", defaults), define)
 
 
 def parse_over(argv: list[str], kept: ConfigDict, define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
@@ -65,7 +65,7 @@ def given(flag: str, argv: list[str]) -> str | None:
     """The value of --flag=value or --flag value, the last if there are several; None if there is none."""
     joined = [arg.split("=", 1)[1] for arg in argv if re.match(f"--?{flag}=", arg)]
     apart = [after for arg, after in zip(argv, argv[1:]) if re.fullmatch(f"--?{flag}", arg)]
-    return (joined + apart or [None])[-1]
+    return next(reversed(joined + apart), None)
 
 
 def _options(values, argv) -> dict:
@@ -197,7 +197,7 @@ def flatten(config) -> dict:
 
 def leaves(tree: dict, prefix: str = "") -> dict:
     """The same of nested dicts."""
-    found = {}
+    found: dict = {}
     for key, value in tree.items():
         name = f"{prefix}.{key}" if prefix else key
         found |= leaves(value, name) if isinstance(value, dict) else {name: value}

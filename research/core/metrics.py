@@ -14,11 +14,11 @@ class MetricWriter:
     """Writes each scalar to `metrics.jsonl` (one object a line: `step`, then names) and to TensorBoard.
 
     What was measured goes to metrics.jsonl, which is the same figure for figure each time a run is made; what the clock said goes to
-    timing.jsonl. A run that goes on from step s first drops the lines after s, which it will write again.
+    timing.jsonl. A run that goes on from step s first drops the lines after s, which it will write again. `trackers` are told all of it too.
     """
 
-    def __init__(self, workdir: pathlib.Path, resume_step: int, active: bool = True):
-        self._active = active  # one process of a run writes
+    def __init__(self, workdir: pathlib.Path, resume_step: int, active: bool = True, trackers=()):
+        self._active, self._trackers = active, trackers  # one process of a run writes
         if not active:
             return
         for name in ("metrics.jsonl", "timing.jsonl"):
@@ -44,6 +44,8 @@ class MetricWriter:
         values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._tensorboard.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)))
         self._tensorboard.flush()
+        for tracker in self._trackers:
+            tracker.write(step, scalars)
 
     def close(self):
         if not self._active:
@@ -51,9 +53,11 @@ class MetricWriter:
         self._metrics.close()
         self._timing.close()
         self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
-def read_metrics(path: pathlib.Path) -> list[dict]:
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
     if not path.exists():
         return []

@@ -47,7 +47,10 @@ def join_processes(distributed: bool):
         return
     told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID") if name in os.environ]
     try:
-        jax.distributed.initialize(*([told[0], int(told[1]), int(told[2])] if len(told) == 3 else []))
+        if len(told) == 3:
+            jax.distributed.initialize(told[0], int(told[1]), int(told[2]))
+        else:
+            jax.distributed.initialize()
     except (ValueError, RuntimeError) as e:
         raise UserError(
             f"--distributed finds no job to join ({e}): it needs SLURM, a TPU pod, Kubernetes, MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
@@ -111,7 +114,7 @@ def check_names(extra, logical_axes):
 
 def partition_spec(axes, rules) -> PartitionSpec:
     """Logical axis names, None for a dimension never split -> PartitionSpec. Raises UserError for a name without a rule."""
-    placed, used = [None] * len(axes), set()
+    placed, used = [None] * len(axes), set[str]()
     for name in axes:
         if name is not None and all(name != logical for logical, _ in rules):
             raise UserError(f"logical axis {name!r} of {axes} has no rule: add ({name!r}, mesh axis or None) to config.mesh.extra_rules.")
@@ -193,7 +196,7 @@ def batch_sharding(mesh: Mesh, rules, batch_size: int, what: str = "data.batch_s
 
 def process_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
     """The rows of the global batch that this process's devices hold, in order. On a TPU pod they may lie apart."""
-    slices = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    slices = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values() if index is not None]
     return sorted({row for s in slices for row in range(*s.indices(batch_size))})
 
 

@@ -1,6 +1,7 @@
 """The contracts that hold the house together: Mean, Objective, Source, Vocabulary."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -60,7 +61,9 @@ class Objective(Protocol):
     (its two means have different counts, so no single (total, count) pair could be accumulated exactly).
     """
 
-    separable: bool  # False: the loss couples the examples of a batch, so that no accumulation can be exact
+    @property
+    def separable(self) -> bool:
+        """False: the loss couples the examples of a batch, so that no accumulation can be exact."""
 
     def init(self, rng: jax.Array) -> Params: ...
 
@@ -85,7 +88,7 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+    def example(self, i: int, rng: np.random.Generator) -> Mapping[str, np.ndarray | np.generic]: ...
 
 
 class Source(Protocol):
@@ -94,7 +97,9 @@ class Source(Protocol):
     Every batch has `valid` (B,) bool: False marks the filler rows that complete the last batch of an evaluation.
     """
 
-    spec: BatchSpec  # of the global batch that comes next
+    @property
+    def spec(self) -> BatchSpec:
+        """Of the global batch that comes next."""
 
     def next(self, params: Params) -> Batch: ...
 

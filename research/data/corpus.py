@@ -8,9 +8,11 @@ import re
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
+from tokenizers import Tokenizer
 
 from research.core.config import look_up
 from research.core.errors import UserError
+from research.core.types import Vocabulary
 from research.data import text
 from research.data import tokenizer as tokenizers
 from research.data.fetch import cache_dir, cache_lock
@@ -25,11 +27,12 @@ class Corpus:
 
     def __init__(self, config, datasets: dict, vocab_size: int | None, kept: pathlib.Path | None):
         self._config, self._datasets = config, datasets
-        self.manifest = {}  # what each split was made from, once its examples have been asked for
-        self.tokenizer = None
+        self.manifest: dict[str, dict] = {}  # what each split was made from, once its examples have been asked for
+        self.tokenizer: Tokenizer | None = None
+        self.vocabulary: Vocabulary | None = None
         if vocab_size is not None:
             self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer(vocab_size) if kept is None else kept)
-        self.vocabulary = None if vocab_size is None else tokenizers.vocabulary(self.tokenizer, config.data.end_token)
+            self.vocabulary = tokenizers.vocabulary(self.tokenizer, config.data.end_token)
 
     def of(self, config) -> "Corpus":
         """The data set that another config names, with the tokenizer of this one."""
@@ -54,9 +57,9 @@ class Corpus:
         """int32 where data.label_field holds the numbers of classes, float32 where it holds a score."""
         return np.float32 if np.issubdtype(self.builder.info.features[self._config.data.label_field].np_dtype, np.floating) else np.int32
 
-    def text_tools(self):
+    def text_tools(self) -> tuple[Tokenizer, Vocabulary]:
         """(tokenizer, vocabulary). Raises UserError if the objective wants none."""
-        if self.tokenizer is None:
+        if self.tokenizer is None or self.vocabulary is None:
             raise UserError(
                 f"data.source={self._config.data.source} gives text, of which objective.name={self._config.objective.name} knows nothing: "
                 "choose a source and an objective that match."

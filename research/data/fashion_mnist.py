@@ -19,7 +19,7 @@ SHA256 = {
 LABELS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-class FashionMnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # TFDS has one of that name, fetched from elsewhere
+class FashionMnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has one of that name, fetched from elsewhere
     """`image` (28, 28, 1) uint8, light on dark, and `label`. The 10,000 of the test set are for validation."""
 
     name = "fashion_mnist"

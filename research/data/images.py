@@ -70,7 +70,7 @@ class LabelledImages:
     def __len__(self):
         return len(self._images)
 
-    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray | np.int32]:
         record = self._images.records[i]
         label = np.int32(record[self._feature])
         if label < 0:

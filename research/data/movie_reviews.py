@@ -56,7 +56,7 @@ class MovieReviews(tfds.core.GeneratorBasedBuilder):
 
 def scored_sentences(table: str) -> list[tuple[str, float, str]]:
     """(key, score, text) of the lines of a table; of those with the same text the first, and none with score 0."""
-    found = {}
+    found: dict[str, tuple[str, float, str]] = {}
     for key, score, text in csv.reader(io.StringIO(table, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE):
         text = html.unescape(html.unescape(text)).strip()  # some are escaped twice
         found.setdefault(text, (key, float(score), text))

@@ -101,8 +101,9 @@ def pack(lengths_N: np.ndarray, room: int, most: int) -> tuple[np.ndarray, np.nd
     Best fit, longest first, on the histogram of lengths (arXiv 2107.02027, algorithm 1): the time goes with the number of lengths, not of what is packed.
     """
     counts = np.bincount(lengths_N, minlength=room + 1)
-    waiting = [collections.Counter() for _ in range(room + 1)]  # by the room left in them: the lengths that rows hold -> how many hold these
-    full = collections.Counter()
+    # By the room left in them: the lengths that rows hold -> how many hold these.
+    waiting = [collections.Counter[tuple[int, ...]]() for _ in range(room + 1)]
+    full = collections.Counter[tuple[int, ...]]()
     for n in range(room, 0, -1):
         while counts[n]:
             left = next((r for r in range(n, room) if waiting[r]), room)

@@ -52,7 +52,7 @@ class SentencePairs:
     def __len__(self):
         return len(self._begins)
 
-    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray | np.int32]:
         """tokens and token_types (length,) int32, is_next int32: [CLS] a [SEP] b [SEP], then padding."""
         pair = self.draw(i, rng)
         tokens, types = np.full(self._length, self.pad, np.int32), np.zeros(self._length, np.int32)
@@ -61,6 +61,7 @@ class SentencePairs:
 
     @property
     def pad(self) -> int:
+        assert self._vocabulary.pad is not None  # as required
         return self._vocabulary.pad
 
     def draw(self, i: int, rng: np.random.Generator) -> Pair:

@@ -1,6 +1,7 @@
 """The records of a split of a TFDS data set, by index: prepared on first use, read without TensorFlow."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -94,7 +95,7 @@ class KnownClasses:
     def __len__(self):
         return len(self._examples)
 
-    def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def example(self, i: int, rng: np.random.Generator) -> Mapping[str, np.ndarray | np.generic]:
         example = self._examples.example(i, rng)
         highest = max((example[name].max() for name in ("label", "labels") if name in example), default=0)
         if highest >= self._classes:

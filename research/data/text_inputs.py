@@ -28,12 +28,13 @@ def lay_out(parts: Sequence[np.ndarray], vocabulary: Vocabulary, length: int) ->
     extra = (len(parts) > 1) * (vocabulary.separators - 1)
     room = length - len(parts) - extra - (vocabulary.cls is not None)
     kept = fitted([len(part) for part in parts], room)
-    ids, types = [[] if vocabulary.cls is None else [vocabulary.cls]], [[] if vocabulary.cls is None else [0]]
+    pieces: list = [[] if vocabulary.cls is None else [vocabulary.cls]]
+    kinds = [[] if vocabulary.cls is None else [0]]
     for which, (part, count) in enumerate(zip(parts, kept)):
         ends = 1 + extra * (which == 0)
-        ids += [part[:count], [vocabulary.end if vocabulary.sep is None else vocabulary.sep] * ends]
-        types.append([which] * (count + ends))
-    ids, types = np.concatenate(ids), np.concatenate(types)
+        pieces += [part[:count], [vocabulary.end if vocabulary.sep is None else vocabulary.sep] * ends]
+        kinds.append([which] * (count + ends))
+    ids, types = np.concatenate(pieces), np.concatenate(kinds)
     tokens = np.full(length, vocabulary.end if vocabulary.pad is None else vocabulary.pad, np.int32)
     tokens[: len(ids)] = ids
     token_types = np.zeros(length, np.int32)

@@ -59,7 +59,7 @@ class TextPairs:
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """first/tokens, ..., second/tokens, ...: those of `lay_out` for each of the two."""
         record = self._records[int(self._indices[i])]
-        example = {}
+        example: dict[str, np.ndarray] = {}
         for view, field in zip(("first", "second"), self._fields):
             ids = encode(self._tokenizer, as_text(record[field]))
             ids = self._augmentation(ids, rng) if self._augmentation and len(ids) else ids
@@ -83,9 +83,10 @@ class TextTriples:
         self._records, (self._premise, self._hypothesis, label) = records, fields
         self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
         if not {"entailment", "contradiction"} <= set(labels or ()):
-            found = ", ".join(labels or ("none",))
-            raise UserError(f"data.source=text_triples wants pairs labelled entailment and contradiction; {records.name} has {found}.")
-        wanted, found = {labels.index("entailment"): 0, labels.index("contradiction"): 1}, {}
+            names = ", ".join(labels or ("none",))
+            raise UserError(f"data.source=text_triples wants pairs labelled entailment and contradiction; {records.name} has {names}.")
+        wanted = {labels.index("entailment"): 0, labels.index("contradiction"): 1}
+        found: dict[str, tuple[list[int], list[int]]] = {}
         for i in range(len(records)):
             record = records[i]
             if record[label] in wanted and record[self._premise].strip() and record[self._hypothesis].strip():
@@ -104,7 +105,7 @@ class TextTriples:
         """first/tokens, ..., second/tokens, ..., third/tokens, ...: those of `lay_out` for each of the three. Draws nothing."""
         entailed, contradicted = (self._records[int(record)] for record in self._triples[i])
         texts = {"first": entailed[self._premise], "second": entailed[self._hypothesis], "third": contradicted[self._hypothesis]}
-        example = {}
+        example: dict[str, np.ndarray] = {}
         for name, text in texts.items():
             example |= prefixed(name, lay_out([encode(self._tokenizer, as_text(text))], self._vocabulary, self._length))
         return example

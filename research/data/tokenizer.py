@@ -129,7 +129,7 @@ def _wordpiece(model: models.WordPiece, lowercase: bool = True) -> tokenizers.To
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    known = {token: model.token_to_id(token) for token in SPECIAL if model.token_to_id(token) is not None}
+    known = {token: i for token in SPECIAL if (i := model.token_to_id(token)) is not None}
     tokenizer.add_special_tokens(list(known))
     if "[SEP]" in known and "[CLS]" in known:
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", known["[SEP]"]), ("[CLS]", known["[CLS]"]))

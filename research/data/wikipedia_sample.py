@@ -3,6 +3,7 @@
 import bz2
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 
 import mwparserfromhell
 import tensorflow_datasets as tfds
@@ -98,7 +99,7 @@ def read_articles(path):
 
 def plain_text(wikitext: str) -> str:
     """Paragraphs of prose, one a line."""
-    lines = prose(mwparserfromhell.parse(wikitext)).splitlines()
+    lines: Iterable[str] = prose(mwparserfromhell.parse(wikitext)).splitlines()
     lines = (re.sub(r"\(\s*[,;]*\s*\)|\s+(?=[,.;])|''+", "", line) for line in lines)  # what a template leaves behind
     lines = (re.sub(r"\s+", " ", line).strip(" *#:;") for line in lines)
     # What the parser could not close, a table most often, is left out with its line.

@@ -6,7 +6,7 @@ from research.interop.weights import SAME, Layout, Row, dense, linear, norm, shi
 FLIPPED = Layout(lambda x, shape: dense().ours(x, shape)[..., ::-1], lambda x: dense().theirs(x[..., ::-1]))  # is_next is 1 here, 0 there
 FLIPPED_BIAS = Layout(lambda x, shape: x[::-1], lambda x: x[::-1])
 
-HEADS = {  # the end of the name of a class -> what it is trained for here
+HEADS: dict[str, dict] = {  # the end of the name of a class -> what it is trained for here
     "ForPreTraining": {"objective.name": "masked_lm", "objective.next_sentence": True, "model.pool": "first"},
     "ForMaskedLM": {"objective.name": "masked_lm", "objective.next_sentence": False},
     "ForSequenceClassification": {"objective.name": "sequence_classification", "model.pool": "first"},

@@ -4,7 +4,7 @@ import functools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import safetensors
@@ -106,7 +106,7 @@ def tokenizer_file(path) -> pathlib.Path | None:
     return file
 
 
-def write(path: pathlib.Path, files: dict[str, dict], tensors: dict[str, np.ndarray], tokenizer: pathlib.Path | None):
+def write(path: pathlib.Path, files: Mapping[str, dict | list], tensors: dict[str, np.ndarray], tokenizer: pathlib.Path | None):
     """Makes a directory that `transformers` loads, of `files`, each as JSON. Raises UserError if there is something already."""
     check_new(path)
     for name, content in files.items():

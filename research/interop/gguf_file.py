@@ -11,7 +11,7 @@ from research.core.errors import UserError
 try:
     import gguf
 except ImportError:  # an extra
-    gguf = None
+    gguf = None  # type: ignore[assignment]
 
 NAMES = {  # of tensors: there -> as Llama's are called by Hugging Face; {} is the layer
     "token_embd.weight": "embed_tokens.weight",

@@ -91,17 +91,17 @@ def load(tensors, rows: list[Row], shapes, shardings, allow_new: str | None, ign
     wanted, placed = flatten_dict(shapes, sep="/"), flatten_dict(shardings, sep="/")
     if allow_new and not any(re.search(allow_new, name) for name in [*wanted, *tensors, *(row.ours for row in rows)]):
         raise UserError(f"init.allow_new {allow_new!r} matches no parameter, here or there: leave it out, or name one such as {min(wanted)}.")
-    rows = {row.ours: row for row in rows}
+    known = {row.ours: row for row in rows}
     excused = lambda path: bool(allow_new and re.search(allow_new, path))
-    if without := [path for path in wanted if path not in rows and not excused(path)]:
+    if without := [path for path in wanted if path not in known and not excused(path)]:
         raise UserError(f"{tensors.where} is of a model without {', '.join(without[:3])}: name what may be new in init.allow_new.")
-    problems = {path: _problem(tensors, rows.get(path), path, leaf.shape, adapter) for path, leaf in wanted.items()}
+    problems = {path: _problem(tensors, known.get(path), path, leaf.shape, adapter) for path, leaf in wanted.items()}
     wrong = [problem for path, problem in problems.items() if problem and not excused(path)]
-    wrong += _surplus(tensors, list(rows.values()), wanted, excused, ignored)
+    wrong += _surplus(tensors, list(known.values()), wanted, excused, ignored)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{tensors.where} does not fit: {'; '.join(wrong[:3])}{more}. What may differ, config.init.allow_new names by pattern.")
-    found = {path: None if problems[path] else _read(tensors, rows[path], leaf, placed[path], adapter) for path, leaf in wanted.items()}
+    found = {path: None if problems[path] else _read(tensors, known[path], leaf, placed[path], adapter) for path, leaf in wanted.items()}
     return unflatten_dict(found, sep="/")
 
 
@@ -176,12 +176,13 @@ def _surplus(tensors, rows: list[Row], wanted, excused, ignored: str) -> list[st
 
 def export(params, rows: list[Row], prefix: str) -> dict[str, np.ndarray]:
     """{name: array} of what a directory holds, backbone names with `prefix`. Raises UserError for a parameter that has no place there."""
-    flat, rows = flatten_dict(params, sep="/"), {row.ours: row for row in rows}
-    if without := [path for path in flat if path not in rows]:
+    flat, known = flatten_dict(params, sep="/"), {row.ours: row for row in rows}
+    if without := [path for path in flat if path not in known]:
         raise UserError(f"{', '.join(without[:3])}: the format has no place for {'it' if len(without) == 1 else 'them'}.")
-    found, parts = {}, {}
+    found: dict[str, np.ndarray] = {}
+    parts: dict[str, dict[int, np.ndarray]] = {}
     for path, x in flat.items():
-        row, x = rows[path], np.asarray(x)
+        row, x = known[path], np.asarray(x)
         layers = x if "{}" in row.theirs else [x]
         for name, one in zip(names_of(row, x.shape), layers, strict=True):
             name, laid_out = ("" if row.head else prefix) + name, row.layout.theirs(one)

@@ -3,7 +3,10 @@
 B batch, T query and S key tokens, H heads of queries and G of keys and values, R = H / G, K head width.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -169,7 +172,7 @@ def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask)
     Gathered in here, their gradients are scattered as they are summed. Where a band may be on or off there are two kernels, and nothing is exchanged once one
     is chosen: in another stage of a pipeline it may be the other.
     """
-    masks = [mask] if mask.banded is None else [mask, mask.replace(window=None)]
+    masks = [mask] if mask.banded is None else [mask, dataclasses.replace(mask, window=None)]
     (_, length, heads, _), used, across = q_BTHK.shape, k_BSGK.shape[1], None  # across: the mesh axes over which keys are split
 
     def run(kernels, banded, q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS):
@@ -214,18 +217,19 @@ def _splash_on_devices(q_BTHK, k_BSGK, v_BSGK, segments_BT, keys_BS, mask: Mask)
 def _splash_kernel(heads: int, length: int, parts: int, used: int, mask: Mask):
     """The kernel for so many heads, and tokens of which those after `used` are padding; its queries are to be split in `parts`."""
     block = _block(length // parts)
+    one: splash.FullMask | splash.LocalMask | splash.CausalMask
     if not _by_place(mask):  # each part is a kernel of its own
         one, parts = splash.FullMask((length // parts, length)), 1
     elif mask.window is not None:
         one = splash.LocalMask((length, length), (mask.window - 1, 0 if mask.causal else mask.window - 1), 0)
     else:
         one = splash.CausalMask((length, length))
-    if _by_place(mask):
+    if not isinstance(one, splash.FullMask):
         one.q_sequence = _padded_places(used, length - used, mask)
-    blocks = splash.BlockSizes(**dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"), block))
+    sizes: dict[str, Any] = dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"), block)
     return splash.make_splash_mha(
         splash.MultiHeadMask([one] * heads),
-        block_sizes=blocks,
+        block_sizes=splash.BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=parts,
         residual_checkpoint_name="attention",
@@ -264,11 +268,11 @@ def cudnn_attention(q_BTHK, k_BSGK, v_BSGK, mask: Mask):
     Causality as such leaves blocks out; all else of a mask is added to the scores, for which it lies in memory, T x S for each row.
     """
     plain = mask.causal and mask.pieces == 1
-    allowed_BTS = (mask.replace(causal=False) if plain else mask).allowed(q_BTHK.shape[1], k_BSGK.shape[1])
-    implementation = "cudnn" if platform() == "gpu" else "xla"
+    allowed_BTS = (dataclasses.replace(mask, causal=False) if plain else mask).allowed(q_BTHK.shape[1], k_BSGK.shape[1])
+    implementation: Literal["cudnn", "xla"] = "cudnn" if platform() == "gpu" else "xla"
     allowed_B1TS = None if allowed_BTS is None else allowed_BTS[:, None]
     out_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask=allowed_B1TS, scale=1.0, is_causal=plain, implementation=implementation)
     return checkpoint_name(_zero_where_blind(out_BTHK, mask, k_BSGK.shape[1]), "attention")
 
 
-IMPLEMENTATIONS = {"xla": xla_attention, "splash": splash_attention, "cudnn": cudnn_attention}
+IMPLEMENTATIONS: dict[str, Callable] = {"xla": xla_attention, "splash": splash_attention, "cudnn": cudnn_attention}

@@ -4,6 +4,7 @@ B batch, T tokens, S slots of a cache, D model width, H heads of queries and G o
 float32 and stacked over layers whether or not the stack is scanned, so that a checkpoint does not know the difference.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -91,7 +92,7 @@ class Block(nn.Module):
         c = self.config
         drop = Dropout(c.dropout, deterministic=self.deterministic)
         if "local" in layer:
-            mask = mask.replace(window=c.attention_window, banded=layer["local"])
+            mask = dataclasses.replace(mask, window=c.attention_window, banded=layer["local"])
 
         def branch_of(y_BTD, name):
             if c.layer_scale is not None:  # arXiv 2103.17239, eq. 4

@@ -44,8 +44,8 @@ class TwoTower(nn.Module):
     @property
     def kinds(self) -> tuple[str, str]:
         """What the towers see, such as ("image", "text"); ("first", "second") where both see the same."""
-        kinds = tuple("image" if "image" in tower.inputs(1, 1) else "text" for tower in (self.first_tower, self.second_tower))
-        return kinds if kinds[0] != kinds[1] else VIEWS
+        first, second = ("image" if "image" in tower.inputs(1, 1) else "text" for tower in (self.first_tower, self.second_tower))
+        return (first, second) if first != second else VIEWS
 
     def inputs(self, batch_size: int, length: int):
         towers = zip(VIEWS, (self.first_tower, self.second_tower))

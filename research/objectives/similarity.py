@@ -43,7 +43,7 @@ def own_among(candidates, valid_B):
     """(losses, nearest), each (B,): -log of the softmax of a row's own column of the first of `candidates`, among all columns of all; whether it is
     the highest. candidates: logits, each (B, N).
     """
-    own_BN, *others = among(valid_B, candidates[0]), *(jnp.where(valid_B, x_BN, LOWEST) for x_BN in candidates[1:])
+    own_BN, others = among(valid_B, candidates[0]), [jnp.where(valid_B, x_BN, LOWEST) for x_BN in candidates[1:]]
     positive_B = diagonal(candidates[0])
     log_z_B = jax.nn.logsumexp(jnp.stack([jax.nn.logsumexp(x_BN, axis=1) for x_BN in (own_BN, *others)]), axis=0)
     nearest_B = rank(candidates[0], valid_B) == 0
@@ -101,7 +101,7 @@ def alignment(a_BE, b_BE, valid_B) -> Mean:
 def recalls(similarities_BN, valid_B, names: tuple[str, str]):
     """Of how many the counterpart is among the 1 and 5 most similar of the batch, looked for both ways."""
     first, second = names
-    metrics = {}
+    metrics: dict[str, Mean] = {}
     # The transpose by a second product in `similarities` would cost more than comparing down the columns of this one.
     above_BN = (similarities_BN >= diagonal(similarities_BN)[None]) & valid_B[:, None] & ~same(similarities_BN)
     for name, rank_B in ((f"{first}_to_{second}", rank(similarities_BN, valid_B)), (f"{second}_to_{first}", above_BN.sum(0))):

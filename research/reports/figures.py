@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from typing import TypeGuard
 
 import matplotlib
 
@@ -41,8 +42,9 @@ def curves(groups: list[Group], metrics: list[str], path: pathlib.Path):
 
 def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
     """A line a group across one axis a field and, last, one for the metric, by which it is coloured: the darker the better (Inselberg, 1985)."""
-    runs, measured = [run for group in groups for run in group.runs], [group for group in groups if _finite(group.reached(metric))]
-    fields, reached = list(measured[0].values), [group.reached(metric).mean for group in measured]
+    runs, known = [run for group in groups for run in group.runs], [(group, found) for group in groups if _finite(found := group.reached(metric))]
+    measured, reached = [group for group, _ in known], [found.mean for _, found in known]
+    fields = list(measured[0].values)
     columns = [_scaled([group.values[field] for group in measured]) for field in fields] + [_scaled(reached)]
     order = np.argsort(np.argsort(np.array(reached) * (1 if better(metric, runs) == "min" else -1)))
     figure, axis = plt.subplots(figsize=(1.9 * len(columns) + 1.5, 4), layout="constrained")
@@ -68,7 +70,7 @@ def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
     _save(figure, path)
 
 
-def _finite(found: Reached | None) -> bool:
+def _finite(found: Reached | None) -> TypeGuard[Reached]:
     return found is not None and math.isfinite(found.mean)
 
 

@@ -83,7 +83,7 @@ def _speed(runs: list[Run]) -> str:
 
 def _provenance(runs: list[Run]) -> str:
     """One line for all runs that had the same in one of their starts."""
-    told = {}
+    told: dict[tuple[str, str, str], dict[str, None]] = {}
     for run in runs:
         for start in run.starts:
             diff = start["git_diff"]

@@ -81,7 +81,8 @@ def read_run(path: pathlib.Path, name: str, defaults: ConfigDict, swept=()) -> R
 
 def find_runs(paths: list[pathlib.Path], defaults: ConfigDict) -> tuple[list[Run], int]:
     """(the runs at `paths`, each once; how many trials of sweeps among these have not begun). Raises UserError where there is no run."""
-    found, waiting = {}, 0
+    found: dict[pathlib.Path, dict] = {}
+    waiting = 0
     for path in paths:
         if (path / "sweep.json").exists():
             trials = json.loads((path / "sweep.json").read_text())["trials"]
@@ -106,7 +107,7 @@ def grouped(runs: list[Run]) -> list[Group]:
     """By what they compute; where and how often they report only where a sweep was of that."""
     told = lambda name: name != SEED and (not name.startswith(config_lib.MAY_CHANGE) or any(name in run.swept for run in runs))
     fields = list(filter(told, differing(runs)))
-    groups = {}
+    groups: dict[str, Group] = {}
     for run in runs:
         values = {name: run.config.get(name) for name in fields}
         groups.setdefault(json.dumps(values), Group(values, [])).runs.append(run)

@@ -35,13 +35,14 @@ class Progress:
             file=sys.stderr,
             bar_format=BAR,
         )
-        self._in_flight = []
-        self._begun = self._window = None
+        self._in_flight: list[tuple[int, float]] = []
+        self._begun: float | None = None
+        self._window: float | None = None
         self._seconds_before = before.get("timing/seconds", 0.0)
         self._productive = before.get("timing/productive_seconds", 0.0)
         self._since = began
         self._units = self._flops = self._paused = 0.0
-        self._shown = {}
+        self._shown: dict[str, str] = {}
 
     def dispatched(self, batch):
         """A step on `batch` has been sent to the devices."""
@@ -60,6 +61,7 @@ class Progress:
     def timing(self) -> dict[str, float]:
         """Speeds since the last call, and over all starts: the seconds since the first step, those of them that went into steps which count, and their share of all
         time since the run was first started (goodput: what starting, compiling, evaluating, saving, standing still and steps done again leave)."""
+        assert self._begun is not None and self._window is not None  # a step has been dispatched
         productive = time.perf_counter() - self._window - self._paused
         self._productive += productive
         speeds = self._speeds(productive)

@@ -11,6 +11,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import filelock
 import jax
@@ -55,7 +56,7 @@ def claim(workdir: pathlib.Path) -> filelock.AcquireReturnProxy:
         raise UserError(f"{workdir} is being trained by another process: wait for it, stop it, or choose another --workdir.") from None
 
 
-def write(workdir: pathlib.Path, config, tokenizer, labels: tuple[str, ...] | None, argv: list[str], data_manifest: dict):
+def write(workdir: pathlib.Path, config, tokenizer, labels: Sequence[str] | None, argv: list[str], data_manifest: dict):
     """Makes or completes the directory: config, tokenizer, names of labels, and in provenance.json one more start."""
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / "config.json", config_lib.to_json(config))

@@ -12,7 +12,7 @@ from research.core.types import Params
 
 
 class TrainState(NamedTuple):
-    step: jax.Array  # int32 scalar: updates made
+    step: Any  # int32 scalar: updates made
     params: Params
     opt_state: Any
     ema: Params | None = None  # the moving average of params, where one is kept

@@ -26,6 +26,7 @@ def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: in
         params = optax.apply_updates(params, updates)
         ema = state.ema
         if ema is not None:
+            assert ema_decay is not None  # or there would be none
             ema = join(optax.incremental_update(params, split(ema, frozen)[0], 1 - ema_decay), constants)
         means["gradient_norm"] = Mean(optax.global_norm(grads), jnp.float32(1))
         means["learning_rate"] = Mean(jnp.float32(learning_rate(state.step)), jnp.float32(1))

@@ -9,6 +9,7 @@ from tests.golden.layouts import FOLDER, LAYOUTS, found
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed: EXTRAS=test,tpu launch/local.sh"),
 ]
 

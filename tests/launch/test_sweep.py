@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from launch import pool, sweep, trials
+from research import report
 from research.core.errors import UserError, run_command
 from research.core.metrics import read_metrics
 
@@ -50,6 +52,16 @@ def test_a_sweep_killed_and_given_again_does_only_the_rest(tmp_path):
     first_row = next(line for line in said.splitlines() if "done" in line)
     assert f"{reached[best]:.4f}" in first_row and kept["trials"][best]["optimizer.learning_rate"] in first_row
     assert said.count("done") == 6
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        report.main(["report", str(tmp_path)])
+    assert {"index.html", "curves.png", "runs.csv", "table.md", "table.tex"} <= {path.name for path in (tmp_path / "report").iterdir()}
+    means = {
+        rate: np.mean([reached[n] for n, changes in kept["trials"].items() if changes["optimizer.learning_rate"] == rate])
+        for rate in ("1e-4", "1e-2", "3e-2")
+    }
+    best = min(means, key=means.get)
+    assert f"| {float(best):g} | 2 | **{means[best]:.2f}" in out.getvalue() and out.getvalue().count("**") >= 2
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def inputs_of(model, rows=3, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    return linen.init(MODEL, jax.random.key(0), inputs_of(MODEL), method="towers")
+    return jax.jit(lambda: linen.init(MODEL, jax.random.key(0), inputs_of(MODEL), method="towers"))()
 
 
 def test_towers_are_those_models_under_a_linear_map_and_of_length_one(params):

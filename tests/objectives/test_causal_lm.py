@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,18 @@ def objective():
 
 @pytest.fixture(scope="module")
 def params(objective):
-    return objective.init(jax.random.key(0))
+    return jax.jit(objective.init)(jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(objective, params, tokens, positions):
+    return objective.model.apply({"params": params}, tokens, positions, Mask(causal=True))[0]
 
 
 def log_probabilities(objective, params, tokens):
     """log p(.) after each token of one document alone, in NumPy from the model's logits."""
     T = len(tokens)
-    logits, _ = objective.model.apply({"params": params}, tokens[None], np.arange(T)[None], Mask(causal=True))
+    logits = logits_of(objective, params, tokens[None], np.arange(T)[None])
     logits = np.asarray(logits[0], np.float64)
     return logits, logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
@@ -67,10 +73,15 @@ def test_the_loss_is_that_of_each_document_alone(objective, params, smoothing, z
 @pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow)])
 def test_chunks_change_nothing_but_what_is_in_memory(objective, params, chunks):
     whole, split = (dataclasses.replace(objective, z_loss=1e-2, label_smoothing=0.1, loss_chunks=n) for n in (1, chunks))
-    value = lambda what: jax.jit(jax.value_and_grad(lambda params: loss_value(what.loss_fn(params, BATCH, None)[0])))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), value(whole)(params), value(split)(params))
-    metrics = [what.loss_fn(params, BATCH, None)[1] for what in (whole, split)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *metrics)
+
+    def loss(what, params):
+        terms, metrics = what.loss_fn(params, BATCH, None)
+        return loss_value(terms), metrics
+
+    value = lambda what: jax.jit(jax.value_and_grad(functools.partial(loss, what), has_aux=True))
+    ((a, metrics), grads), ((b, same_metrics), same) = value(whole)(params), value(split)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), (a, grads), (b, same))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), metrics, same_metrics)
     all_logits = "f32[3,6,11]"
     assert all_logits in str(value(whole).trace(params).jaxpr) and all_logits not in str(value(split).trace(params).jaxpr)
 
@@ -82,10 +93,11 @@ def test_a_length_that_does_not_divide_into_chunks_is_refused(objective):
 
 def test_padding_and_invalid_rows_weigh_nothing(objective, params):
     other = {**BATCH, "tokens": np.where((SEGMENTS == 0) | ~BATCH["valid"][:, None], 7, TOKENS)}
-    grads, same = (jax.grad(lambda params: loss_value(objective.loss_fn(params, batch, None)[0]))(params) for batch in (BATCH, other))
+    grad = jax.jit(jax.grad(lambda params, batch: loss_value(objective.loss_fn(params, batch, None)[0])))
+    grads, same = (grad(params, batch) for batch in (BATCH, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, same)
 
 
 def test_a_batch_without_a_token_to_predict_has_no_loss(objective, params):
-    terms, _ = objective.loss_fn(params, BATCH | {"segments": np.zeros_like(SEGMENTS)}, None)
+    terms, _ = jax.jit(objective.loss_fn)(params, BATCH | {"segments": np.zeros_like(SEGMENTS)}, None)
     assert terms["causal_lm_loss"].count == 0 and jnp.isfinite(loss_value(terms))

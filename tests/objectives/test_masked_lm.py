@@ -35,7 +35,7 @@ def objective():
 
 @pytest.fixture(scope="module")
 def params(objective):
-    return objective.init(jax.random.key(0))
+    return jax.jit(objective.init)(jax.random.key(0))
 
 
 def log_softmax(x):
@@ -46,9 +46,9 @@ def log_softmax(x):
 @pytest.mark.short
 def test_both_losses_against_numpy(objective, params):
     batch = make_batch()
-    terms, metrics = objective.loss_fn(params, batch, None)
+    terms, metrics = jax.jit(lambda: objective.loss_fn(params, batch, None))()
     masked, positions, chosen = jax.device_get(objective.hide(jnp.asarray(batch["tokens"]), jax.random.key(0)))
-    logits, next_logits = objective.model.apply({"params": params}, batch | {"tokens": masked, "mask": batch["tokens"] != 0}, positions)
+    logits, next_logits = jax.jit(objective.model.apply)({"params": params}, batch | {"tokens": masked, "mask": batch["tokens"] != 0}, positions)
     losses, right, rows = [], [], np.flatnonzero(batch["valid"])
     for row in rows:
         for place in range(positions.shape[1]):
@@ -67,7 +67,7 @@ def test_both_losses_against_numpy(objective, params):
 
 def test_bfloat16_gives_the_loss_of_float32_in_float32(objective, params):
     low = dataclasses.replace(objective, model=Bert(dataclasses.replace(objective.model.config, dtype="bfloat16")))
-    found, wanted = (what.loss_fn(params, make_batch(), None)[0] for what in (low, objective))
+    found, wanted = (jax.jit(lambda what=what: what.loss_fn(params, make_batch(), None)[0])() for what in (low, objective))
     for name, term in wanted.items():
         assert found[name].total.dtype == jnp.float32
         assert float(found[name].value) == pytest.approx(float(term.value), rel=2e-2)
@@ -76,14 +76,16 @@ def test_bfloat16_gives_the_loss_of_float32_in_float32(objective, params):
 
 def test_padding_and_filler_change_nothing(objective, params):
     batch = make_batch()
-    before = objective.loss_fn(params, batch, None)
+    loss_fn = jax.jit(lambda batch: objective.loss_fn(params, batch, None))
+    before = loss_fn(batch)
     longer = {k: np.pad(x, ((0, 0), (0, 4))) if x.ndim == 2 else x for k, x in make_batch(length=28).items()}
     shorter = make_batch(length=28)
-    longer_terms, shorter_terms = (dataclasses.replace(objective, mask_rate=0.0).loss_fn(params, x, None)[0] for x in (longer, shorter))
+    unmasked = jax.jit(lambda batch: dataclasses.replace(objective, mask_rate=0.0).loss_fn(params, batch, None)[0])
+    longer_terms, shorter_terms = unmasked(longer), unmasked(shorter)
     assert float(longer_terms["next_sentence_loss"].value) == pytest.approx(float(shorter_terms["next_sentence_loss"].value), rel=1e-5)
     batch["is_next"] = np.where(batch["valid"], batch["is_next"], 1 - batch["is_next"])
     batch["tokens"] = np.where(batch["valid"][:, None], batch["tokens"], 0)
-    jax.tree.map(np.testing.assert_array_equal, before, objective.loss_fn(params, batch, None))
+    jax.tree.map(np.testing.assert_array_equal, before, loss_fn(batch))
 
 
 class Hidden(MaskedLM):
@@ -197,13 +199,13 @@ def test_packed_pairs_are_as_if_each_had_a_row_of_its_own(objective, params):
     """Hidden states at every token, the loss and the accuracy of the next sentence, and their gradients."""
     model = dataclasses.replace(objective.model.config, max_length=128)
     one = Shown(Bert(model), V, batch_size=5, length=128)
-    params = one.init(jax.random.key(0))
+    params = jax.jit(one.init)(jax.random.key(0))
     several = dataclasses.replace(one, pairs_per_row=3)
     batch = make_batch(5) | {"valid": np.ones(5, bool)}
     packed = pack_rows(batch, [(0, 1, 2), (3, 4)])
     assert {name: x.dtype for name, x in several.example_batch.items()} == {name: x.dtype for name, x in packed.items()}
-    apart = linen.apply(one.model, params, None, batch | {"mask": batch["tokens"] > 0}, method="encode")
-    joined = linen.apply(one.model, params, None, {name: jnp.asarray(x) for name, x in packed.items()}, method="encode")
+    encode = jax.jit(lambda batch: linen.apply(one.model, params, None, batch, method="encode"))
+    apart, joined = encode(batch | {"mask": batch["tokens"] > 0}), encode(packed)
     for n, i in ((1, 0), (3, 2)):
         places = packed["segments"][0] == n
         np.testing.assert_allclose(joined[0, places], apart[i, : places.sum()], rtol=1e-4, atol=1e-5)
@@ -213,7 +215,7 @@ def test_packed_pairs_are_as_if_each_had_a_row_of_its_own(objective, params):
             terms, metrics = what.loss_fn(params, batch, None)
             return terms["next_sentence_loss"].value, (terms["next_sentence_loss"], metrics["next_sentence_accuracy"])
 
-        (_, means), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, means), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
         return means, gradients
 
     (found, gradients), (wanted, expected) = next_sentence(several, packed), next_sentence(one, batch)
@@ -221,7 +223,7 @@ def test_packed_pairs_are_as_if_each_had_a_row_of_its_own(objective, params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), (found, gradients), (wanted, expected))
     tokens = packed["tokens"].copy()
     tokens[0, 1] += 1  # of the first pair: the others do not see it
-    moved = linen.apply(one.model, params, None, {name: jnp.asarray(x) for name, x in (packed | {"tokens": tokens}).items()}, method="encode")
+    moved = encode(packed | {"tokens": tokens})
     changed = np.abs(np.asarray(moved - joined)).max(-1)[0] > 0
     assert changed[packed["segments"][0] == 1].all() and not changed[packed["segments"][0] != 1].any()
 

@@ -49,7 +49,7 @@ def log_softmax(x):
 
 
 def run(objective, batch, rng=None, params=None):
-    params = objective.init(jax.random.key(0)) if params is None else params
+    params = jax.jit(objective.init)(jax.random.key(0)) if params is None else params
     return params, *jax.jit(objective.loss_fn)(params, batch, rng)
 
 
@@ -66,12 +66,12 @@ def test_the_class_of_a_text(model):
     objective = text_objective(SequenceClassification, model, classes=3)
     label = np.array([0, 1, 2, 2, 1, 0], np.int32)
     params, terms, metrics = run(objective, text_batch(label=label))
-    pooled = objective.model.apply({"params": params}, text_batch(), method="embed")
+    pooled = jax.jit(lambda: objective.model.apply({"params": params}, text_batch(), method="embed"))()
     logits = np.asarray(pooled @ params["head"]["out"]["kernel"] + params["head"]["out"]["bias"])
     assert float(loss_value(terms)) == pytest.approx(-log_softmax(logits)[np.arange(5), label[:5]].mean(), rel=1e-4)
     assert float(metrics["accuracy"].value) == pytest.approx((logits.argmax(-1) == label)[:5].mean())
     assert list(metrics) == ["accuracy"], "the first five of three classes say nothing"
-    found = objective.predict(params, text_batch())["probabilities"]
+    found = jax.jit(objective.predict)(params, text_batch())["probabilities"]
     np.testing.assert_allclose(np.log(found), log_softmax(logits), atol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_a_score():
     objective = text_objective(SequenceRegression)
     label = np.linspace(-1, 3, B).astype(np.float32)
     params, terms, metrics = run(objective, text_batch(label=label))
-    score = np.asarray(objective.predict(params, text_batch())["score"])
+    score = np.asarray(jax.jit(objective.predict)(params, text_batch())["score"])
     assert float(loss_value(terms)) == pytest.approx(((score - label)[:5] ** 2).mean(), rel=1e-5)
     assert float(metrics["absolute_error"].value) == pytest.approx(abs(score - label)[:5].mean(), rel=1e-5)
 
@@ -88,7 +88,7 @@ def test_labels_of_words():
     objective = text_objective(TokenClassification, classes=3)
     labels = np.random.default_rng(1).integers(-1, 3, (B, T)).astype(np.int32)
     params, terms, metrics = run(objective, text_batch(labels=labels))
-    probabilities = np.asarray(objective.predict(params, text_batch())["probabilities"])
+    probabilities = np.asarray(jax.jit(objective.predict)(params, text_batch())["probabilities"])
     counted = [(row, t) for row in range(B - 1) for t in range(T) if labels[row, t] >= 0]
     assert terms["classification_loss"].count == len(counted)
     assert float(loss_value(terms)) == pytest.approx(np.mean([-np.log(probabilities[row, t, labels[row, t]]) for row, t in counted]), rel=1e-4)
@@ -100,7 +100,7 @@ def test_answers_against_a_loop():
     start, end = np.array([3, 4, 0, 5, 3, 3], np.int32), np.array([5, 5, 0, 7, 4, 3], np.int32)
     batch = text_batch(start=start, end=end)
     params, terms, metrics = run(objective, batch)
-    hidden = objective.model.apply({"params": params}, batch, method="encode")
+    hidden = jax.jit(lambda: objective.model.apply({"params": params}, batch, method="encode"))()
     logits = np.asarray(hidden @ params["head"]["out"]["kernel"] + params["head"]["out"]["bias"], np.float64)
     losses, best = [], []
     for row, length in enumerate(LENGTHS):
@@ -110,7 +110,7 @@ def test_answers_against_a_loop():
         best.append(max(spans, key=lambda span: s[span[0]] + e[span[1]]))
     assert [float(terms[name].value) for name in ("start_loss", "end_loss")] == pytest.approx(np.mean(losses[:5], 0).tolist(), rel=1e-4)
     assert float(metrics["exact_match"].value) == pytest.approx(np.mean([span == (i, j) for span, i, j in zip(best, start, end)][:5]))
-    found = objective.predict(params, batch)
+    found = jax.jit(objective.predict)(params, batch)
     assert list(zip(np.asarray(found["start"]).tolist(), np.asarray(found["end"]).tolist())) == best
 
 
@@ -160,12 +160,12 @@ def test_boxes_are_of_the_drawn_area_and_clipped():
 def test_the_mixed_loss_is_of_both_labels():
     objective = image_objective(mixup=0.8, label_smoothing=0.1)
     batch, rng = image_batch(), jax.random.key(3)
-    params = objective.init(jax.random.key(0))
+    params = jax.jit(objective.init)(jax.random.key(0))
     params["head"]["out"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), (12, 7))
     _, terms, metrics = run(objective, batch, rng, params)
     rest, mix_rng = jax.random.split(rng)
-    image, other, weight = objective.mix(batch["image"], batch["label"], batch["valid"], mix_rng)
-    logits = objective.logits(params, {"image": image}, rest)
+    image, other, weight = jax.jit(objective.mix)(batch["image"], batch["label"], batch["valid"], mix_rng)
+    logits = jax.jit(objective.logits)(params, {"image": image}, rest)
     targets = np.asarray(weight)[:, None] * np.eye(7)[batch["label"]] + (1 - np.asarray(weight))[:, None] * np.eye(7)[other]
     targets = 0.9 * targets + 0.1 / 7
     assert float(loss_value(terms)) == pytest.approx(-(targets * log_softmax(logits)).sum(-1)[:5].mean(), rel=1e-4)
@@ -175,7 +175,7 @@ def test_the_mixed_loss_is_of_both_labels():
 
 def test_evaluation_mixes_nothing_and_training_does():
     objective, batch = image_objective(mixup=0.8, cutmix=1.0), image_batch()
-    params = objective.init(jax.random.key(0))
+    params = jax.jit(objective.init)(jax.random.key(0))
     params["head"]["out"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), (12, 7))
     losses = [
         float(loss_value(run(what, batch, rng, params)[1]))

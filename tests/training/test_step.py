@@ -24,7 +24,7 @@ def objective():
 
 @pytest.fixture(scope="module")
 def state(objective):
-    params = objective.init(jax.random.key(0))
+    params = jax.jit(objective.init)(jax.random.key(0))
     optimizer = optax.sgd(1.0)
     return TrainState(jnp.int32(0), params, optimizer.init(params))
 
@@ -39,7 +39,7 @@ def ragged_batch():
 @pytest.fixture(scope="module")
 def fixed(objective):
     """The loss with the same masks however the batch is split."""
-    return lambda params, batch, rng: objective.loss_fn(params, batch, None)
+    return jax.jit(lambda params, batch, rng: objective.loss_fn(params, batch, None))
 
 
 @pytest.fixture(scope="module")
