@@ -175,6 +175,19 @@ def test_what_a_user_can_get_wrong(cloud, arguments, message):
     assert not cloud.calls(" create ")
 
 
+def test_preflight_is_asked_of_these_slices_and_before_anything_else(cloud, monkeypatch):
+    asked = []
+
+    def refuse(passed, *where):
+        asked.append([*passed, *where])
+        raise UserError("not launched.")
+
+    monkeypatch.setattr(launcher, "check_fits", refuse)
+    with pytest.raises(UserError, match="not launched"):
+        cloud("create", "--type=v5litepod-16", "--slices=2", "--config=a.py", "--workdir=runs/x")
+    assert asked == [["--config=a.py", "--workdir=runs/x", "--topology=v5e:4x4", "--slices=2"]] and not cloud.calls()
+
+
 def test_what_ran_can_be_told(cloud):
     (cloud.repository / "a").write_text("1")
     subprocess.run(["git", "add", "a"], check=True)
