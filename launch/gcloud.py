@@ -15,6 +15,10 @@ class Missing(Exception):
     """There is no such thing there."""
 
 
+class Lost(UserError):
+    """Machines that were taken away, or do not answer, before they were ready: asking again may help."""
+
+
 class Unreachable(Exception):
     """A machine that does not let us in, or did for a while: it may have been taken away."""
 
@@ -74,7 +78,7 @@ class Gcloud:
 
 
 def patiently(what, seconds: list[float]):
-    """what(), again after so many seconds each while machines cannot be reached. Raises UserError when patience ends."""
+    """what(), again after so many seconds each while machines cannot be reached. Raises Lost when patience ends."""
     for wait in [*seconds, None]:
         try:
             return what()

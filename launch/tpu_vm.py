@@ -21,7 +21,7 @@ from absl import flags
 from tqdm import tqdm
 
 from launch import launcher, tpu_types
-from launch.gcloud import Gcloud, Missing, Unreachable, patiently
+from launch.gcloud import Gcloud, Lost, Missing, Unreachable, patiently
 from research.core.errors import UserError, run_command
 from research.core.files import write_atomically
 
@@ -151,7 +151,7 @@ def state(cloud: Gcloud, job: dict, values) -> tuple[str | None, str]:
 
 
 def create(cloud: Gcloud, job: dict, values):
-    """Asks for the TPUs, if they are not there or on their way, and waits until they are."""
+    """Asks for the TPUs, if they are not there or on their way, and waits until they are. Raises UserError where they will not come, Lost where they may if asked again."""
     kind = tpu_types.named(job["type"])
     runtime = job["runtime"] or kind.family.runtime
     if runtime is None:
@@ -177,7 +177,9 @@ def create(cloud: Gcloud, job: dict, values):
         while (found := state(cloud, job, values))[0] not in HERE:
             now, why = found
             if now not in COMING:
-                raise UserError(f"{values.name} is {now or 'gone'}{': ' + why if why else ''}. The same command asks again.")
+                raise (UserError if now == "FAILED" else Lost)(
+                    f"{values.name} is {now or 'gone'}{': ' + why if why else ''}. The same command asks again."
+                )
             bar.set_description_str(f"{values.name}: {now}")
             time.sleep(poll())
     print(f"{values.name} is there: {job['slices']} x {job['type']}, {hosts(job)} hosts.")
@@ -253,12 +255,27 @@ def watch(cloud: Gcloud, job: dict, values):
             if code:
                 return ended(cloud, job, values, code)
         elif now not in COMING | GOING:
+            print(f"{values.name} is {now or 'gone'}.")
             job["attempt"] += 1
             keep(values, job)
-            print(f"{values.name} is {now or 'gone'}: made anew, for the {job['attempt']}. time.")
+            bring(cloud, job, values)
+        time.sleep(poll())
+
+
+def bring(cloud: Gcloud, job: dict, values):
+    """create, setup and run; anew where the TPUs are taken away meanwhile. Raises Lost where they are there and do not answer."""
+    while True:
+        try:
             for step in (create, setup, run):
                 step(cloud, job, values)
-        time.sleep(poll())
+            return
+        except Lost as e:
+            if state(cloud, job, values)[0] in HERE:
+                raise
+            print(f"{e}")
+            job["attempt"] += 1
+            keep(values, job)
+            time.sleep(poll())
 
 
 def ended(cloud: Gcloud, job: dict, values, code: str):
@@ -293,8 +310,8 @@ def delete(cloud: Gcloud, job: dict, values, forget: bool = True):
 
 
 def up(cloud: Gcloud, job: dict, values):
-    for step in (create, setup, run, watch):
-        step(cloud, job, values)
+    bring(cloud, job, values)
+    watch(cloud, job, values)
     if not values.keep:
         delete(cloud, job, values)
 

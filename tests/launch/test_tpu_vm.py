@@ -126,12 +126,15 @@ RUN = [f"--config={HERE.parent}/tiny.py:60", "--skip_preflight"]
 def test_a_run_whose_tpus_are_taken_away_goes_on_where_it_was(cloud, tmp_path, capfd):
     """Set up over ssh that is refused at first; really trained, by the shell commands that the workers are sent."""
     workdir = tmp_path / "shared/run"
-    cloud.plays(["WAITING_FOR_RESOURCES", "ACTIVE", ["ACTIVE", f"{workdir}/checkpoints/6"], "SUSPENDED"], ["PROVISIONING", "ACTIVE"], refuse=2)
+    cloud.plays(
+        ["WAITING_FOR_RESOURCES", "ACTIVE", ["ACTIVE", f"{workdir}/checkpoints/6"], "SUSPENDED"], ["PROVISIONING", "SUSPENDED"], ["ACTIVE"], refuse=2
+    )
     cloud("up", "--type=v5litepod-4", "--spot", "--nfs=10.0.0.2:/vol", f"--mount={tmp_path}/shared", *RUN, f"--workdir={workdir}")
-    assert "made anew, for the 1. time" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert said.count("x is SUSPENDED.") == 2 and len(cloud.calls(" create ")) == 3, "taken away while training, and again before it was there"
     assert [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line] == list(range(1, 61))
     starts = json.loads((workdir / "provenance.json").read_text())["starts"]
-    assert len(starts) == 2, "once on each of the TPUs"
+    assert len(starts) == 2, "on the first and on the last"
     assert (cloud.folder / "mounts").read_text() == f"mount -t nfs 10.0.0.2:/vol {tmp_path}/shared\n" * 2
     assert cloud.calls()[-1].startswith("alpha compute tpus queued-resources delete x") and not pathlib.Path("launches/x.json").exists()
 
