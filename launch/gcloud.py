@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
@@ -47,16 +48,15 @@ class Gcloud:
 
     @staticmethod
     def _meaning(arguments, code: int, said: str) -> Exception:
-        last = next((line for line in reversed(said.splitlines()) if "ERROR" in line or "error" in line), said.strip()[-300:])
+        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR:")), said.strip()[-300:])
         last = re.sub(r"^ERROR: (\([\w.-]+\) )?", "", last.strip())
-        if "NOT_FOUND" in said or "was not found" in said:
+        if "NOT_FOUND" in last or "was not found" in last:
             return Missing(last)
         if "ssh" in arguments or "scp" in arguments:
-            return (
-                Unreachable(last)
-                if code == 255 or re.search(r"Connection (refused|timed out|closed)|exited with return code \[255\]", said)
-                else UserError(last)
-            )
+            if code == 255 or re.search(r"Connection (refused|timed out|closed)|exited with return code \[255\]", said):
+                return Unreachable(last)
+            told = [line for line in said.splitlines() if line.strip() and not line.startswith("ERROR:")]  # by the command there
+            return UserError(told[-1] if told else last)
         if re.search(r"quota", said, re.IGNORECASE):
             return UserError(f"gcloud: {last} Ask for more quota, or try --spot, a smaller --type or another --zone.")
         if re.search(r"no more capacity|RESOURCE_EXHAUSTED|stockout", said, re.IGNORECASE):
@@ -77,14 +77,21 @@ class Gcloud:
         self("tpu-vm", "scp", file, f"{node}:{to}", "--worker=all")
 
 
+def poll() -> float:
+    """Seconds between two looks at what is there."""
+    return float(os.environ.get("TPU_POLL_SECONDS", 30))
+
+
 def patiently(what, seconds: list[float]):
-    """what(), again after so many seconds each while machines cannot be reached. Raises Lost when patience ends."""
+    """what(), again after so many seconds each while machines cannot be reached. Raises Lost when patience ends, or where there are none."""
     for wait in [*seconds, None]:
         try:
             return what()
+        except Missing as e:
+            raise Lost(f"{e} The same command asks again.") from e
         except Unreachable as e:
             if wait is None:
-                raise UserError(
-                    f"a worker cannot be reached: {e}. Is your SSH key known to the project, and port 22 open? The same command goes on."
+                raise Lost(
+                    f"a worker cannot be reached: {e} Is your SSH key known to the project, and port 22 open? The same command goes on."
                 ) from e
             time.sleep(wait)

@@ -54,8 +54,7 @@ def define(values):
 
 
 def preflight(values, passed: list[str]):
-    """Raises UserError for a run that does not fit."""
-    launcher.check_fits(passed, f"--topology={tpu_types.named(values.type).topology}", f"--slices={values.slices}")
+    launcher.check_fits_tpus(passed, values.type, values.slices)
 
 
 def manifest(values, passed: list[str]) -> dict:
@@ -79,18 +78,22 @@ def manifest(values, passed: list[str]) -> dict:
             "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},  # a slice is one pool of nodes
         },
         "spec": {
-            "failurePolicy": {"maxRestarts": values.restarts},
-            "replicatedJobs": [{"name": "slice", "replicas": values.slices, "template": {"spec": job(values, kind, command)}}],
+            "failurePolicy": {
+                "maxRestarts": values.restarts,
+                "rules": [{"name": "wrong", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+            },
+            "replicatedJobs": [{"name": "slice", "replicas": values.slices, "template": {"spec": job(values, kind, workdir, command)}}],
         },
     }
 
 
-def job(values, kind: tpu_types.Slice, command: list[str]) -> dict:
-    """Of one slice, as batch/v1 has it. What fails, fails as a whole: the JobSet starts it again."""
+def job(values, kind: tpu_types.Slice, workdir: str, command: list[str]) -> dict:
+    """Of one slice, as batch/v1 has it. What fails, fails as a whole, and the JobSet starts it again; but not where research.train itself says that something is wrong."""
     container = {
         "name": "train",
         "image": values.image,
         "command": command,
+        "env": [{"name": name, "value": value} for name, value in launcher.cache_beside(workdir).items()],
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],  # of libtpu, and between slices
         "resources": {"limits": {"google.com/tpu": kind.chips // kind.hosts}},
         "volumeMounts": [{"name": "runs", "mountPath": values.mount}],
@@ -103,33 +106,46 @@ def job(values, kind: tpu_types.Slice, command: list[str]) -> dict:
         "containers": [container],
         "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": values.claim}}],
     }
-    return {"parallelism": kind.hosts, "completions": kind.hosts, "completionMode": "Indexed", "backoffLimit": 0, "template": {"spec": pod}}
+    wrong = {"rules": [{"action": "FailJob", "onExitCodes": {"containerName": "train", "operator": "In", "values": [1]}}]}
+    size = {"parallelism": kind.hosts, "completions": kind.hosts, "completionMode": "Indexed"}
+    return size | {"backoffLimit": 0, "podFailurePolicy": wrong, "template": {"spec": pod}}
 
 
 def apply(found: dict):
+    """Raises UserError where a JobSet of this name trains another run."""
     name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
-    now = state(name, namespace)
-    if now == "running":
+    there = described(name, namespace)
+    if there is not None and state(there) == "running":
+        command = lambda jobset: jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["command"]
+        if command(there) != command(found):
+            raise UserError(
+                f"jobset {name} trains another run, {' '.join(command(there))}: take another --name, or kubectl delete jobset {name} first."
+            )
         print(f"jobset {name} is there already.")
         return
-    if now is not None:
+    if there is not None:
         kubectl("delete", "jobset", name, f"--namespace={namespace}")
     kubectl("apply", "--filename=-", given=json.dumps(found))
     print(f"jobset {name} is given to the cluster. kubectl logs --follow job/{name}-slice-0 --namespace={namespace} shows what it says.")
 
 
-def state(name: str, namespace: str) -> str | None:
-    """running, Completed or Failed; None where it is not there."""
+def described(name: str, namespace: str) -> dict | None:
+    """None where it is not there."""
     said = kubectl("get", "jobset", name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-    if not said.strip():
+    return json.loads(said) if said.strip() else None
+
+
+def state(jobset: dict | None) -> str | None:
+    """running, Completed or Failed."""
+    if jobset is None:
         return None
-    conditions = json.loads(said).get("status", {}).get("conditions", [])
+    conditions = jobset.get("status", {}).get("conditions", [])
     return next((c["type"] for c in conditions if c["type"] in ("Completed", "Failed") and c["status"] == "True"), "running")
 
 
 def wait(name: str, namespace: str):
     """Raises UserError, with the run's last words, for a JobSet that has failed or is gone."""
-    while (now := state(name, namespace)) == "running":
+    while (now := state(launcher.persistently(lambda: described(name, namespace)))) == "running":
         time.sleep(float(os.environ.get("GKE_POLL_SECONDS", 15)))
     if now != "Completed":
         last = kubectl("logs", f"job/{name}-slice-0", f"--namespace={namespace}", "--tail=1").strip() if now else "it is gone"

@@ -1,7 +1,9 @@
 """What all launchers share: a job is the command that would run here, `python -m research.train ...`, and nothing that wraps it changes what it computes."""
 
 import dataclasses
+import hashlib
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -11,9 +13,12 @@ import time
 import yaml
 from absl import flags
 
-from research.core.errors import UserError
+from launch import tpu_types
+from research.core.errors import STOPPED, UserError
 
-OF_TRAIN = re.compile(r"--?(config([.:=].*)?|workdir=.*|until=.*)$")  # what goes on to research.train as it is
+OF_TRAIN = re.compile(r"--?(config([.:=].*)?|(workdir|until|rerun)=.*)$")  # what goes on to research.train as it is
+
+STAY = 600  # seconds at most that a task waits for SLURM to end it
 
 
 def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.FlagValues, list[str], list[str]]:
@@ -35,17 +40,22 @@ def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.Flag
 
 
 def given(passed: list[str], flag: str) -> str:
-    """The value of --flag=value among the arguments of research.train. Raises UserError where it is missing."""
-    found = [arg.split("=", 1)[1] for arg in passed if arg.startswith(f"--{flag}=")]
+    """The value of --flag=value among the arguments of research.train, of config also that of --rerun. Raises UserError where it is missing."""
+    found = [arg.split("=", 1)[1] for arg in passed if arg.startswith((f"--{flag}=", "--rerun=") if flag == "config" else f"--{flag}=")]
     if not found:
         raise UserError({"config": "say what to run: --config=configs/NAME.py.", "workdir": "say where the run goes: --workdir=runs/NAME."}[flag])
     return found[-1]
 
 
 def name_of(workdir: str) -> str:
-    """A name that clouds accept, small letters, digits and hyphens, of a run directory."""
-    found = re.sub(r"[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower()).strip("-")[-50:].strip("-")
-    return found if found[:1].isalpha() else f"run-{found}"
+    """A name that clouds accept, of at most 40 small letters, digits and hyphens, of a run directory; no other's."""
+    found = re.sub(r"[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower()).strip("-")[:31].strip("-")
+    return f"{found if found[:1].isalpha() else 'run-' + found[:27]}-{hashlib.sha256(workdir.encode()).hexdigest()[:8]}"
+
+
+def cache_beside(workdir: str) -> dict[str, str]:
+    """The environment in which runs beside one another share what they compile."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(pathlib.PurePosixPath(workdir).parent / "compilation_cache")}
 
 
 def as_yaml(tree: dict) -> str:
@@ -60,7 +70,7 @@ def as_yaml(tree: dict) -> str:
 
 def check_fits(passed: list[str], *where: str):
     """Asks research.preflight whether the train step fits `where` (its flags). Raises UserError, with its last words, where it does not or nothing can be said."""
-    config = [arg for arg in passed if arg.startswith("--config")]
+    config = [arg for arg in passed if arg.startswith(("--config", "--rerun"))]
     asked = subprocess.run([sys.executable, "-m", "research.preflight", *config, *where, "--steps=train"], capture_output=True, text=True)
     if asked.returncode == 0:
         return
@@ -70,16 +80,37 @@ def check_fits(passed: list[str], *where: str):
     raise UserError(f"not launched. {said} (--skip_preflight launches all the same)")
 
 
+def check_fits_tpus(passed: list[str], name: str | None, slices: int):
+    """The same of slices of TPUs as Google names them."""
+    check_fits(passed, f"--topology={tpu_types.named(name).topology}", f"--slices={slices}")
+
+
+def persistently(ask, pauses=(1, 2, 4, 8, 15, 30, 60, 120)):
+    """ask(), again after so many seconds each where it fails, as a network does now and then. Raises the UserError of the last time."""
+    for pause in pauses:
+        try:
+            return ask()
+        except UserError:
+            time.sleep(pause * float(os.environ.get("LAUNCH_PAUSES", 1)))
+    return ask()
+
+
 @dataclasses.dataclass
 class Training:
-    """research.train as what runs in a cluster's job; told to make room (`checkpoint`), it saves and can be called again."""
+    """research.train as what runs in a SLURM job; told to make room (`checkpoint`), it saves and can be called again."""
 
     command: list[str]
 
     def __call__(self):
+        # SLURM sends the signal that means "make room" to all processes of a task, or to this one alone, as the cluster is set up: it is ours to pass on, as SIGTERM.
+        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         self.process = subprocess.Popen(self.command)
+        signal.signal(signal.SIGUSR2, before)
+        signal.signal(signal.SIGTERM, lambda *_: self.process.send_signal(signal.SIGTERM))
         while self.process.poll() is None:
             time.sleep(0.5)
+        if self.process.returncode == STOPPED:
+            time.sleep(STAY)  # cancelled or preempted: SLURM ends the job, and queues it again if it is to; a job that ended by itself would be done
         if self.process.returncode:
             sys.exit(self.process.returncode)  # research.train has said why
 

@@ -11,7 +11,7 @@ import threading
 import time
 
 from launch.trials import Trial
-from research.core.errors import UserError
+from research.core.errors import STOPPED, UserError
 from research.core.metrics import read_metrics
 
 
@@ -46,7 +46,7 @@ class Job:
     def poll(self) -> bool:
         """Whether it is still running."""
         if self.process is not None and self.process.poll() is not None:
-            self.failed, self.process = self.process.returncode != 0, None
+            self.failed, self.process = self.process.returncode not in (0, STOPPED), None
         return self.process is not None
 
     @property

@@ -11,7 +11,7 @@ import shlex
 from absl import flags
 
 from launch import launcher
-from research.core.errors import UserError, run_command
+from research.core.errors import STOPPED, UserError, run_command
 
 
 def main(argv):
@@ -54,7 +54,8 @@ def task(values, passed: list[str]) -> dict:
     return {
         "name": values.name or launcher.name_of(workdir),
         "num_nodes": values.nodes,
-        "resources": {"accelerators": values.gpus} | ({"use_spot": True} if values.spot else {}),
+        "resources": {"accelerators": values.gpus, "job_recovery": {"recover_on_exit_codes": [STOPPED]}}
+        | ({"use_spot": True} if values.spot else {}),
         "workdir": ".",
         **({"file_mounts": {values.mount: {"name": values.bucket, "mode": "MOUNT"}}} if values.bucket else {}),
         "setup": "EXTRAS=gpu launch/local.sh true\n",

@@ -3,7 +3,7 @@
     python -m launch.slurm --nodes=2 --gpus_per_node=8 --device_memory=80 --time=24:00:00 --config=configs/gpt/xl.py --workdir=runs/xl [--partition=...]
 
 One process a GPU. --device_memory: GiB of one GPU, for preflight, which runs first. --time, as sbatch has it: the longest one stretch may take; --grace seconds before
-its end, or when told to make room, the run saves and is queued again. --setup=COMMAND, --sbatch=KEY=VALUE, any number of times: what the job's script does first,
+its end, or when told to make room, the run saves and is queued again. scancel stops it, saved. --setup=COMMAND, --sbatch=KEY=VALUE, any number of times: what the job's script does first,
 and what else sbatch should know. --wait stays until the job has ended. --dry_run prints the script.
 
 The same command again finds the job that is queued already, or goes on with a run that has ended early.
@@ -25,7 +25,7 @@ except ImportError:
     submitit = None  # type: ignore[assignment]
 
 from launch import launcher
-from research.core.errors import UserError, run_command
+from research.core.errors import STOPPED, UserError, run_command
 
 WAITING, GOING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}, {"CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"}
 
@@ -100,6 +100,9 @@ def made(values, workdir: pathlib.Path):
         "time": minutes(values.time),
         "signal_delay_s": values.grace,
         "setup": values.setup or None,
+        "srun_args": [f"--cpus-per-task={values.cpus_per_task}"]
+        if values.cpus_per_task
+        else None,  # which srun does not take from the job, SLURM 22.05 and later
         "job_name": workdir.resolve().name,
         "additional_parameters": {"requeue": True} | dict(text.split("=", 1) for text in values.sbatch),
     } | {name: values[name].value for name in ("partition", "account", "qos", "constraint")}
@@ -122,7 +125,9 @@ def preflight(values, passed: list[str]):
     """Raises UserError for a job that cannot fit. What GPUs elsewhere would do is told by the program for as many CPU devices, with the memory of a GPU."""
     if values.gpus_per_node and not values.device_memory:
         raise UserError("say how much memory one GPU has, --device_memory=80 (GiB), so that preflight can tell if the run fits; or --skip_preflight.")
-    if values.device_memory:
+    if not values.device_memory:
+        print("preflight is not asked: --device_memory does not say how much a process may have.", file=sys.stderr)
+    else:
         launcher.check_fits(passed, f"--topology=cpu:{tasks(values)}", f"--memory={values.device_memory}")
 
 
@@ -143,17 +148,22 @@ def state(job: str) -> str | None:
 
 
 def wait(job: str, folder: pathlib.Path):
-    """Raises UserError, with the run's last words, for a job that has failed."""
-    while (now := state(job)) in WAITING | GOING:
+    """Until the job has ended. Exits as research.train does for a run that was stopped; raises UserError, with the run's last words, for one that has failed."""
+    while (now := launcher.persistently(lambda: state(job))) in WAITING | GOING:
         time.sleep(float(os.environ.get("SLURM_POLL_SECONDS", 5)))
-    results = sorted(folder.glob(f"{job}_0_result.pkl"))
-    if results:  # written by submitit once __call__ has returned
+    text = lambda kind: (folder / f"{job}_0_log.{kind}").read_text(errors="replace") if (folder / f"{job}_0_log.{kind}").exists() else ""
+    steps = [line for line in text("out").splitlines() if line.startswith("Step ")]
+    outcome, told = None, f"see {folder}/{job}_0_log.err"
+    if (folder / f"{job}_0_result.pkl").exists():  # written by submitit where __call__ has returned, or could not be called
+        outcome, told = submitit.core.utils.pickle_load(folder / f"{job}_0_result.pkl")
+    if outcome == "success":
         print(f"job {job} has ended.")
-        return
-    log = folder / f"{job}_0_log.err"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    last = next((line for line in reversed(lines) if line.startswith("error:")), f"see {log}")
-    raise UserError(f"job {job} did not end well ({now or 'gone from the queue'}): {last.removeprefix('error: ')}")
+    elif outcome is None and steps and ": stopped" in steps[-1]:
+        print(f"job {job} was ended by SLURM. {steps[-1]}")
+        sys.exit(STOPPED)
+    else:
+        last = next((line for line in reversed(text("err").splitlines()) if line.startswith("error:")), str(told).strip().splitlines()[-1])
+        raise UserError(f"job {job} did not end well ({now or 'gone from the queue'}): {last.removeprefix('error: ')}")
 
 
 if __name__ == "__main__":

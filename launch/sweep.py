@@ -31,11 +31,15 @@ from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.core.files import write_atomically
 
-LAUNCHERS = {  # name: (module, the command that a trial is there)
-    "local": (None, ["research.train"]),
-    "slurm": (slurm, ["launch.slurm", "--wait"]),
-    "tpu_vm": (tpu_vm, ["launch.tpu_vm", "up"]),
-    "gke": (gke, ["launch.gke", "--apply", "--wait"]),
+LAUNCHERS = {  # name: (module, the command that a trial is there, what is true of it when the sweep is stopped)
+    "local": (None, ["research.train"], "each run is saved"),
+    "slurm": (slurm, ["launch.slurm", "--wait"], "the jobs go on there"),
+    "tpu_vm": (
+        tpu_vm,
+        ["launch.tpu_vm", "up"],
+        "what runs there goes on, and its TPUs stay until they are deleted, python -m launch.tpu_vm delete; launches/ has their names",
+    ),
+    "gke": (gke, ["launch.gke", "--apply", "--wait"], "the jobsets go on there"),
 }
 
 
@@ -46,7 +50,7 @@ def main(argv):
     changes = trials.expanded(values.sweep, values.zip) if values.sweep else trials.generated(config_file.partition(":")[0])
     found = trials.trials(passed, changes, workdir)
     rungs = halving(found, values.eta) if values.halving else [(None, len(found))]
-    module, wrapped = LAUNCHERS[values.launcher]
+    module, wrapped, left = LAUNCHERS[values.launcher]
     if module:
         check_fits(module, of_launcher, values.skip_preflight or values.dry_run, passed, found)
         wrapped = [*wrapped, "--skip_preflight"]  # asked already
@@ -62,7 +66,7 @@ def main(argv):
         with Live(table(jobs), refresh_per_second=2, console=Console(stderr=True)) as live:
             climb(jobs, rungs, slots, sign, lambda: live.update(table(jobs)))
     except KeyboardInterrupt:
-        raise UserError(f"stopped; {'the jobs go on there' if module else 'each run is saved'}. The same command goes on.") from None
+        raise UserError(f"stopped; {left}. The same command goes on.") from None
     Console().print(table(sorted(jobs, key=lambda job: (-job.step, *worth(job.value(), sign)))))
     if failed := [job for job in jobs if job.failed]:
         raise UserError(f"{len(failed)} of {len(jobs)} failed: {failed[0].trial.directory}/log.txt ends with: {failed[0].last_words()}")
@@ -99,6 +103,8 @@ def judged_by(values, passed: list[str]) -> list[str]:
 def check_fits(module, of_launcher: list[str], skip: bool, passed: list[str], found: list[Trial]):
     """Reads the launcher's flags, and asks preflight of one trial of each layout, which no seed and no rate changes. Raises UserError."""
     theirs, *_ = launcher.arguments(["sweep", *of_launcher], module.define)
+    if "name" in theirs and theirs.name is not None:
+        raise UserError("each trial has a name of its own: leave --name out.")
     same = lambda name, value: name == "seed" or (name.startswith("optimizer.") and isinstance(value, float))
     layouts: dict[str, Trial] = {}
     for trial in found:

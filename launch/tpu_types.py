@@ -54,8 +54,10 @@ class Slice:
         return 1 if self.chips <= self.family.whole else self.chips // 4
 
 
-def named(name: str) -> Slice:
+def named(name: str | None) -> Slice:
     """`v5p-128`: 64 chips. Raises UserError, with what there is, for a slice that there is not."""
+    if name is None:
+        raise UserError("say the TPUs, --type=v5p-128 for instance.")
     found = re.fullmatch(r"(\w+)-(\d+)", name)
     if not found or found[1] not in FAMILIES:
         raise UserError(f"--type={name}: say {', '.join(f'{family}-N' for family in FAMILIES)}; v5p-128 for instance.")

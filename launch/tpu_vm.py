@@ -10,24 +10,22 @@ they can be taken away. --keep: watch leaves the TPUs be at the end. --dry_run p
 """
 
 import json
-import os
 import pathlib
-import shlex
 import subprocess
-import tempfile
 import time
 
 from absl import flags
 from tqdm import tqdm
 
-from launch import launcher, tpu_types
-from launch.gcloud import Gcloud, Lost, Missing, Unreachable, patiently
-from research.core.errors import UserError, run_command
+from launch import launcher, tpu_hosts, tpu_types
+from launch.gcloud import Gcloud, Lost, Missing, Unreachable, poll
+from research.core.errors import STOPPED, UserError, run_command
 from research.core.files import write_atomically
 
 COMING = {"CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "STATE_UNSPECIFIED", "STARTING", "REPAIRING", "RESTARTING"}
 HERE, GOING = {"ACTIVE", "READY"}, {"DELETING", "SUSPENDING", "STOPPING", "HIDING"}  # all others are gone, or were never made
-KEPT = ("type", "slices", "spot", "reserved", "direct", "zone", "project", "network", "runtime", "nfs", "mount")
+MADE = ("type", "slices", "spot", "reserved", "direct", "zone", "project", "network", "runtime")  # which stay as they are
+KEPT = (*MADE, "nfs", "mount")
 
 
 def main(argv):
@@ -39,10 +37,12 @@ def main(argv):
     cloud = Gcloud(job["zone"], job["project"], values.dry_run)
     if verb in ("up", "create", "setup", "run"):
         if verb != "setup" and not (values.skip_preflight or values.dry_run) and job["train"]:
-            preflight(values, job["train"])
+            launcher.check_fits_tpus(job["train"], job["type"], job["slices"])
         keep(values, job)
     try:
         VERBS[verb](cloud, job, values)
+    except (Missing, Unreachable) as e:
+        raise UserError(f"{values.name}: {e}") from e
     except KeyboardInterrupt:
         raise UserError(f"stopped watching; {values.name} is as it was. python -m launch.tpu_vm watch --name={values.name} goes on.") from None
 
@@ -75,18 +75,18 @@ def described(values, passed: list[str], verb: str) -> dict:
     kept = json.loads(path.read_text()) if path.exists() else {}
     if values.type is None and not kept:
         raise UserError(f"say what to create, --type=v5p-128 for instance: there is no {path} that would know.")
-    job = {name: values[name].value for name in KEPT} | {"train": passed, "commit": None, "attempt": 0}
+    job = {name: values[name].value for name in KEPT} | {"train": passed, "running": [], "commit": None, "attempt": 0}
     if kept:
         given = {name: job[name] for name in KEPT if values[name].present}
-        if differ := [name for name in given if given[name] != kept[name]]:
+        if differ := [name for name in MADE if name in given and given[name] != kept[name]]:
             raise UserError(
                 f"--{differ[0]}={given[differ[0]]}: {values.name} was made with {kept[differ[0]]}. Delete it first, or take another --name."
             )
-        job = kept | ({"train": passed} if passed else {})
+        job = kept | given | {"train": passed or kept["running"] or kept["train"]}
     tpu_types.named(job["type"])
     if verb in ("up", "run"):
         check_run(job)
-    if verb in ("up", "setup") and not values.dry_run:
+    if (verb == "setup" or (verb == "up" and job["commit"] is None)) and not values.dry_run:
         job["commit"] = head()  # and no other, however often the TPUs are made anew
     return job
 
@@ -125,8 +125,7 @@ def keep(values, job: dict):
 
 
 def preflight(values, passed: list[str]):
-    """Raises UserError for a run that does not fit."""
-    launcher.check_fits(passed, f"--topology={tpu_types.named(values.type).topology}", f"--slices={values.slices}")
+    launcher.check_fits_tpus(passed, values.type, values.slices)
 
 
 def nodes(values, job: dict) -> list[str]:
@@ -174,7 +173,7 @@ def create(cloud: Gcloud, job: dict, values):
     if cloud.dry:
         return
     with tqdm(desc=f"{values.name}: {now or 'asked for'}", bar_format="{desc} [{elapsed}]") as bar:
-        while (found := state(cloud, job, values))[0] not in HERE:
+        while (found := launcher.persistently(lambda: state(cloud, job, values)))[0] not in HERE:
             now, why = found
             if now not in COMING:
                 raise (UserError if now == "FAILED" else Lost)(
@@ -185,79 +184,43 @@ def create(cloud: Gcloud, job: dict, values):
     print(f"{values.name} is there: {job['slices']} x {job['type']}, {hosts(job)} hosts.")
 
 
-def poll() -> float:
-    return float(os.environ.get("TPU_POLL_SECONDS", 30))
-
-
 def setup(cloud: Gcloud, job: dict, values):
-    """Brings the commit to all hosts, mounts the file system, and installs."""
-    mount = shlex.quote(job["mount"])
-    steps = ["set -e", "command -v python3.11 >/dev/null || { sudo apt-get update -qq; sudo apt-get install -y -qq python3.11 python3.11-venv; }"]
-    if job["nfs"]:
-        steps += [
-            "command -v mount.nfs >/dev/null || { sudo apt-get update -qq; sudo apt-get install -y -qq nfs-common; }",
-            f"sudo mkdir -p {mount}",
-            f"mountpoint -q {mount} || sudo mount -t nfs {shlex.quote(job['nfs'])} {mount}",
-        ]
-    steps += ["git init -q lodestar", "cd lodestar", "git fetch -q ../lodestar.bundle refs/lodestar", "git checkout -q FETCH_HEAD"]
-    steps += ["PYTHON=python3.11 EXTRAS=tpu launch/local.sh true"]
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = f"{folder}/lodestar.bundle"
-        if not cloud.dry:
-            bundled(job["commit"], bundle)
-        for node in nodes(values, job):
-            patiently(lambda: cloud.copy(bundle, node, "lodestar.bundle"), waits())
-            patiently(lambda: cloud.ssh(node, "all", "; ".join(steps)), waits())
-
-
-def bundled(commit: str, path: str):
-    """A file that git fetches the commit from, as refs/lodestar."""
-    git = lambda *command: subprocess.run(["git", *command], check=True)
-    git("update-ref", "refs/lodestar", commit)
-    try:
-        git("bundle", "create", "--quiet", path, "refs/lodestar")
-    finally:
-        git("update-ref", "-d", "refs/lodestar")
-
-
-def waits() -> list[float]:
-    """Seconds between tries: a machine just made takes a while to let one in."""
-    return [poll() * n for n in (0.5, 1, 2, 4)]
+    tpu_hosts.setup(cloud, job, nodes(values, job))
 
 
 def run(cloud: Gcloud, job: dict, values):
-    """Starts training on all hosts, where it is not going on already; it goes on when we leave."""
-    train = shlex.join(["python", "-m", "research.train", *job["train"], *["--distributed"] * (hosts(job) > 1)])
-    inner = f"PYTHON=python3.11 EXTRAS=tpu launch/local.sh {train} > log.txt 2>&1; echo $? > exit_code"
-    command = (
-        "cd lodestar; if [ -f pid ] && kill -0 $(cat pid) 2>/dev/null; then echo already running; "
-        f"else rm -f exit_code; setsid nohup bash -c {shlex.quote(inner)} > /dev/null 2>&1 < /dev/null & echo $! > pid; fi"
-    )
-    for node in nodes(values, job):
-        print(patiently(lambda: cloud.ssh(node, "all", command), waits()), end="")
+    """Raises UserError where nothing is to be run, or another run is going on."""
+    if not job["train"]:
+        raise UserError(f"nothing has been started on {values.name}: say what, --config=configs/NAME.py --workdir={job['mount']}/NAME.")
+    tpu_hosts.run(cloud, job, nodes(values, job), hosts(job) > 1)
+    job["running"] = job["train"]
+    keep(values, job)
 
 
 def watch(cloud: Gcloud, job: dict, values):
-    """Until the run has ended. TPUs taken away are made anew, and the run goes on from its last checkpoint."""
+    """Until the run has ended. TPUs taken away are made anew; a run that was stopped, or whose host was booted, is started again from its last checkpoint."""
     missed = 0
     while not cloud.dry:
-        now, _ = state(cloud, job, values)
-        if now in HERE:
-            try:
-                code = cloud.ssh(nodes(values, job)[0], "0", "cat lodestar/exit_code 2>/dev/null || true").strip()
-                missed = 0
-            except Unreachable:
-                code, missed = "", missed + 1  # taken away perhaps: the next state will tell
-                if missed > 10:
-                    raise UserError(
-                        f"{values.name} is {now}, but its first worker has not answered {missed} times: look at it, then watch again."
-                    ) from None
-            if code:
-                return ended(cloud, job, values, code)
-        elif now not in COMING | GOING:
+        now, _ = launcher.persistently(lambda: state(cloud, job, values))
+        try:
+            code = tpu_hosts.seen(cloud, nodes(values, job)[0]) if now in HERE else None
+            missed = 0
+        except (Missing, Unreachable):
+            code, missed = "alive", missed + 1  # taken away perhaps: the next state will tell
+            if missed > 10:
+                raise UserError(f"{values.name} is {now}, but its first worker has not answered {missed} times: look, then watch again.") from None
+        if code == "0":
+            print(f"training on {values.name} has ended.")
+            return
+        if code in ("gone", str(STOPPED)):
+            bring(cloud, job, values)
+        elif code not in (None, "alive"):
+            last = cloud.ssh(nodes(values, job)[0], "0", "tail -n 1 lodestar/log.txt").strip().rstrip(".")
+            stay = f"The TPUs are still there: python -m launch.tpu_vm delete --name={values.name}."
+            raise UserError(f"training on {values.name} ended with {code}: {last}. {stay}")
+        elif code is None and now not in COMING | GOING:
             print(f"{values.name} is {now or 'gone'}.")
             job["attempt"] += 1
-            keep(values, job)
             bring(cloud, job, values)
         time.sleep(poll())
 
@@ -270,22 +233,11 @@ def bring(cloud: Gcloud, job: dict, values):
                 step(cloud, job, values)
             return
         except Lost as e:
-            if state(cloud, job, values)[0] in HERE:
+            if launcher.persistently(lambda: state(cloud, job, values))[0] in HERE:
                 raise
-            print(f"{e}")
+            print(e)
             job["attempt"] += 1
-            keep(values, job)
             time.sleep(poll())
-
-
-def ended(cloud: Gcloud, job: dict, values, code: str):
-    """Raises UserError with the run's last words where it failed; the TPUs are then left, to be looked at."""
-    if code != "0":
-        last = cloud.ssh(nodes(values, job)[0], "0", "tail -n 1 lodestar/log.txt").strip().rstrip(".")
-        raise UserError(
-            f"training on {values.name} ended with {code}: {last}. The TPUs are still there: python -m launch.tpu_vm delete --name={values.name}."
-        )
-    print(f"training on {values.name} has ended.")
 
 
 def logs(cloud: Gcloud, job: dict, values):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from absl import flags
 from tqdm import tqdm
 
+from configs import base
 from research import build
 from research.compile import chips, fit, report, topology
 from research.compile.cost import OutOfMemory, cost, device_bytes
@@ -37,7 +38,7 @@ def main(argv):
     if name is None:
         raise UserError("say where it is to run: --topology=v5p:8x8x16 for instance, or cpu:8, or gpu.")
     topology.prepare(name)
-    values, config = config_lib.parse(argv, define)
+    values, config = config_lib.parse_any(argv, base.get_config(), define)
     devices = topology.devices(name, values.slices)
     found = {"topology": name, "slices": values.slices}
     chip = chip_of(devices, config.model.dtype, values.memory)

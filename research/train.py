@@ -3,11 +3,12 @@
     python -m research.train --config=configs/quickstart.py --workdir=runs/quickstart [--config.FIELD=VALUE ...] [--until=STEP]
 
 The same command again goes on from the last checkpoint; so does --workdir alone. Ctrl-C or SIGTERM saves first; --until stops, measured and saved, at a step
-before the end. --rerun=RUN in place of --config: what a run directory holds once more, in another; says what differs from then, in code, packages, hardware and data.
+before the end. Stopped otherwise the exit code is 75: to be started again. --rerun=RUN in place of --config: what a run directory holds once more, in another; says what differs from then, in code, packages, hardware and data.
 """
 
 import contextlib
 import pathlib
+import sys
 import time
 
 import jax
@@ -17,7 +18,7 @@ from configs import base
 from research import build, restore
 from research.core import config as config_lib
 from research.core import sharding
-from research.core.errors import UserError, run_command
+from research.core.errors import STOPPED, UserError, run_command
 from research.core.metrics import MetricWriter, read_metrics
 from research.training import loop, run_directory
 from research.training.checkpoint import Checkpoints
@@ -70,6 +71,8 @@ def main(argv):
         best = checkpoints.best
     if speaks:
         summarise(workdir, int(state.step), r.steps, r.best_metric, best)
+    if int(state.step) < min(r.steps, values.until or r.steps):
+        sys.exit(STOPPED)
 
 
 def arguments(argv):
@@ -78,23 +81,18 @@ def arguments(argv):
     def define(values):
         config_lib.define_distributed(values)
         flags.DEFINE_integer("until", None, "The step to stop at, for now.", lower_bound=1, flag_values=values)
-        flags.DEFINE_string("rerun", None, "The run to make again.", flag_values=values)
 
-    given, again = (config_lib.given(flag, argv) for flag in ("config", "rerun"))
-    if given and again:
-        raise UserError("--config and --rerun both say what to run: leave one out; --config.FIELD=VALUE changes a field.")
-    if again:
-        values, config = config_lib.parse_over(argv, config_lib.read(pathlib.Path(again) / "config.json", base.get_config()), define)
-    else:
-        values, config = config_lib.parse(argv, define) if given else config_lib.parse_run(argv, base.get_config(), define)
+    values, config = config_lib.parse_any(argv, base.get_config(), define)
     if not values.workdir:
         raise UserError("say where the run goes: --workdir=runs/NAME.")
     sharding.join_processes(values.distributed)
     workdir = pathlib.Path(values.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file: choose another.")
-    if again and workdir.resolve() == pathlib.Path(again).resolve():
-        raise UserError(f"--rerun={again}: the run made again goes to another --workdir.")
+    if values.rerun is not None:
+        if workdir.resolve() == pathlib.Path(values.rerun).resolve():
+            raise UserError(f"--rerun={values.rerun}: the run made again goes to another --workdir.")
+        run_directory.starts(pathlib.Path(values.rerun))  # which can be compared with
     return config, workdir, values
 
 

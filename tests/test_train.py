@@ -18,7 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs import base
 from research import evaluate, predict, train
+from research.core import config as config_lib
 from research.core import metrics
 from research.core.errors import run_command
 from research.data import sources
@@ -204,7 +206,7 @@ def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
     for line in (
         "config.seed: 0 there, 1 here",
         "code: commit 0123 there, ",
-        "code: what is changed and not committed is not the same",
+        "code: diff, not the same there and here",
         "package Python: 3.9.1 there",
         f"package jax: 0.1 there, {jax.__version__} here",
         "package gone: 1.0 there, none here",
@@ -215,6 +217,24 @@ def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
     assert said.count(" there, ") == 7
     for more, message in ((["--config=x.py"], "leave one out"), ([], "goes to another")):
         assert message in error(train, f"--rerun={run[0]}", f"--workdir={run[0]}", *more)
+    (tmp_path / "old/provenance.json").unlink()
+    assert "does not tell what it ran with" in error(train, f"--rerun={tmp_path}/old", f"--workdir={tmp_path}/third")
+
+
+def test_code_that_git_does_not_know_and_a_project_s_own_differ_too(run, tmp_path, monkeypatch):
+    """The command is given in a project of its own, whose code is changed between two runs."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    (tmp_path / "model.py").write_text("x = 1")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run[0], tmp_path / "runs/old")
+    config, defaults = config_lib.read(run[0] / "config.json", base.get_config()), base.get_config()
+    differs = lambda: run_directory.what_differs(tmp_path / "runs/old", config, defaults, {})
+    run_directory.write(tmp_path / "runs/old", config, None, None, [], {})
+    assert differs() == []
+    (tmp_path / "model.py").write_text("x = 2")
+    assert differs() == ["code of the project here: untracked, not the same there and here"]
 
 
 def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
@@ -325,7 +345,10 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(run, tmp_path, monke
         call(train, TINY, f"--workdir={tmp_path}/whole", *MESH)
     with monkeypatch.context() as monkeypatch:
         record("parts", stop_at=4)
-        assert "Step 4 of 6: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", *MESH)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit, check=lambda stopped: stopped.code == 75):
+            train.main(["train", TINY, f"--workdir={tmp_path}/parts", *MESH])
+        assert "Step 4 of 6: stopped" in out.getvalue()
     assert len(consumed["parts"]) == 4
     with monkeypatch.context() as monkeypatch:
         record("parts")

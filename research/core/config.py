@@ -50,6 +50,25 @@ def parse_over(argv: list[str], kept: ConfigDict, define=lambda values: None) ->
     return values, FrozenConfigDict(values.config)
 
 
+def parse_any(argv: list[str], defaults: ConfigDict, define=lambda values: None) -> tuple[flags.FlagValues, FrozenConfigDict]:
+    """What --config names, or what the run holds that --rerun=RUN names, or else the one that --workdir does; see `parse`, `parse_over` and `parse_run`."""
+
+    def with_rerun(values):
+        flags.DEFINE_string("rerun", None, "The run to make again.", flag_values=values)
+        define(values)
+
+    again = given("rerun", argv)
+    if given("config", argv) is None:
+        return (
+            parse_run(argv, defaults, with_rerun)
+            if again is None
+            else parse_over(argv, read(pathlib.Path(again) / "config.json", defaults), with_rerun)
+        )
+    if again is not None:
+        raise UserError("--config and --rerun both say what to run: leave one out; --config.FIELD=VALUE changes a field.")
+    return parse(argv, with_rerun)
+
+
 def changed(config: FrozenConfigDict, fields: dict) -> FrozenConfigDict:
     """The config with other values of some fields, {dotted name: value}."""
     c = copy.deepcopy(ConfigDict(config))  # of which the groups are those that `config` keeps

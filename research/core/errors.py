@@ -5,6 +5,8 @@ import sys
 
 from absl import logging
 
+STOPPED = 75  # the exit code of a run that was told to stop and has saved: EX_TEMPFAIL of sysexits.h, start it again
+
 
 class UserError(Exception):
     """A mistake the user can mend. The message says what is wrong and what to do, in one line."""

@@ -63,7 +63,10 @@ def _differences(runs: list[Run]) -> str:
 def _speed(runs: list[Run]) -> str:
     rows = []
     for run in runs:
-        names = {name: [line[name] for line in run.timing if name in line] for line in run.timing for name in line}
+        names: dict[str, list[float]] = {}
+        for line in run.timing:
+            for name, value in line.items():
+                names.setdefault(name, []).append(value)
         middle = lambda ending: next((statistics.median(values) for name, values in names.items() if name.endswith(ending)), None)
         speed, utilization, seconds = middle("_per_second"), middle("model_flop_utilization"), names.get("timing/seconds", [None])[-1]
         goodput = names.get("timing/goodput", [None])[-1]

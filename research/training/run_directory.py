@@ -5,6 +5,7 @@ and labels.json (the names of the labels) where there are any.
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -69,18 +70,26 @@ def write(workdir: pathlib.Path, config, tokenizer, labels: Sequence[str] | None
 
 def _add_start(workdir: pathlib.Path, argv: list[str], data_manifest: dict):
     path = workdir / "provenance.json"
-    starts = json.loads(path.read_text())["starts"] if path.exists() else []
-    write_atomically(path, json.dumps({"starts": [*starts, _start(argv, data_manifest)]}, indent=2) + "\n")
+    before = starts(workdir) if path.exists() else []
+    write_atomically(path, json.dumps({"starts": [*before, _start(argv, data_manifest)]}, indent=2) + "\n")
+
+
+def starts(workdir: pathlib.Path) -> list[dict]:
+    """What each start of a run ran with. Raises UserError where that is not told."""
+    path = workdir / "provenance.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} does not tell what it ran with: there is no {path.name} in it.")
+    return json.loads(path.read_text())["starts"]
 
 
 def _start(argv: list[str], data_manifest: dict) -> dict:
-    """What code, packages, devices, command and data this start runs with."""
+    """What code, packages, devices, command and data this start runs with. The code is ours, and the project's in whose directory the command is given."""
+    ours, here = (_repository(pathlib.Path(path)) for path in (__file__, "x"))
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": [pathlib.Path(sys.executable).name, *argv],
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_diff": _git("diff", "HEAD"),
-        "git_untracked": _git("ls-files", "--others", "--exclude-standard"),
+        **{f"git_{part}": ours[part] for part in PARTS},
+        "project": None if here["top"] == ours["top"] else {part: here[part] for part in PARTS},
         "python": platform.python_version(),
         "packages": {d.name: d.version for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
@@ -91,15 +100,19 @@ def _start(argv: list[str], data_manifest: dict) -> dict:
 
 def what_differs(run: pathlib.Path, config, defaults, data_manifest: dict) -> list[str]:
     """Where a run with `config`, started here and now, differs from the last start of the one in the directory `run`: config, code, packages, hardware, data."""
-    was, now = json.loads((run / "provenance.json").read_text())["starts"][-1], _start([], data_manifest)
+    was, now = starts(run)[-1], _start([], data_manifest)
     found = [
         f"config.{name}: {before!r} there, {here!r} here"
         for name, before, here in config_lib.differences(config_lib.read(run / "config.json", defaults), config)
     ]
-    if was["git_commit"] != now["git_commit"]:
-        found.append(f"code: commit {was['git_commit']} there, {now['git_commit']} here")
-    if was["git_diff"] != now["git_diff"]:
-        found.append("code: what is changed and not committed is not the same")
+    code = lambda start: (
+        {f"code: {what}": start.get(f"git_{what}") for what in PARTS}
+        | {f"code of the project here: {what}": (start.get("project") or {}).get(what) for what in PARTS}
+    )
+    for what, before in code(was).items():
+        here = code(now)[what]
+        if before != here:
+            found.append(f"{what} {before} there, {here} here" if what.endswith("commit") else f"{what}, not the same there and here")
     versions = {"Python": (was["python"], now["python"])}
     versions |= {name: (was["packages"].get(name), now["packages"].get(name)) for name in sorted(was["packages"].keys() | now["packages"].keys())}
     found += [f"package {name}: {before or 'none'} there, {here or 'none'} here" for name, (before, here) in versions.items() if before != here]
@@ -118,13 +131,25 @@ def what_differs(run: pathlib.Path, config, defaults, data_manifest: dict) -> li
 
 def first_start(workdir: pathlib.Path) -> float:
     """When the run was first started, in seconds of Unix time."""
-    starts = json.loads((workdir / "provenance.json").read_text())["starts"]
-    return datetime.datetime.fromisoformat(starts[0]["time"]).timestamp()
+    return datetime.datetime.fromisoformat(starts(workdir)[0]["time"]).timestamp()
 
 
-def _git(*command) -> str | None:
-    here = pathlib.Path(__file__).parent
-    try:
-        return subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, errors="replace", check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+PARTS = ("commit", "diff", "untracked")
+
+
+def _repository(inside: pathlib.Path) -> dict:
+    """Of the git repository around a file: commit, diff (what is changed and not committed) and untracked ({Python file that git does not know: its SHA-256}); None
+    each where there is none."""
+
+    def git(*command, at=inside.parent) -> str | None:
+        try:
+            return subprocess.run(["git", *command], cwd=at, capture_output=True, text=True, errors="replace", check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None:
+        return dict.fromkeys(("top", *PARTS))
+    names = (git("ls-files", "--others", "--exclude-standard", "--", "*.py", at=top) or "").splitlines()
+    untracked = {name: hashlib.sha256((pathlib.Path(top) / name).read_bytes()).hexdigest() for name in names}
+    return {"top": top, "commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD"), "untracked": untracked}

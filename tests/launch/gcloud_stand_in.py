@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Stands in for `gcloud compute tpus`: answers from a script, keeps all calls, and runs what is sent by ssh in a home of its own on this machine.
 
-$STAND_IN is a directory. script.json: {"lives": [[STATE, ...], ...], "refuse": N, "create_error": TEXT}. Each time the TPUs are created they live the next life:
-a state for each time that they are described, the last one for good; ["ACTIVE", PATH] stays until there is a file PATH. The first N calls by ssh or scp are refused.
-What is kept: calls.jsonl, memory.json, and home/, which is wiped, and its processes killed, when the TPUs are taken away.
+$STAND_IN is a directory. script.json: {"lives": [[STATE, ...], ...], "refuse": N, "create_error": TEXT, "vanish": {LIFE: N}, "outages": N}. Each time the TPUs are
+created they live the next life: a state for each time that they are described, the last one for good; [STATE, PATH] stays until there is a file PATH. STOP is ACTIVE,
+where the trainer has been told to stop; REPAIRING kills what runs and keeps the disk. The first N calls by ssh or scp are refused; LIFE ends after N of them; N times a
+state cannot be told. What is kept: calls.jsonl, memory.json, and home/, which is wiped, and its processes killed, when the TPUs are taken away.
 """
 
 import json
@@ -33,12 +34,16 @@ def leave(code: int = 0):
     sys.exit(code)
 
 
-def take_away():
+def kill():
     if (home / "lodestar/pid").exists():
         try:
             os.killpg(int((home / "lodestar/pid").read_text()), signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def take_away():
+    kill()
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -53,6 +58,11 @@ def state() -> str:
         memory["age"] += 1
     if now in ("SUSPENDED", "PREEMPTED"):
         take_away()
+    if now == "REPAIRING":
+        kill()
+    if now == "STOP":
+        subprocess.run(["pkill", "-TERM", "-P", (home / "lodestar/pid").read_text().strip()], check=True)
+        return "ACTIVE"
     return now
 
 
@@ -63,8 +73,11 @@ if verb == "create":
         fail(script["create_error"])
     if memory["there"]:
         fail(f"ALREADY_EXISTS: {name}")
-    memory |= {"made": memory["made"] + 1, "there": True, "age": 0}
+    memory |= {"made": memory["made"] + 1, "there": True, "age": 0, "calls": 0}
     home.mkdir()
+elif verb == "describe" and memory.get("outages", 0) < script.get("outages", 0):
+    memory["outages"] = memory.get("outages", 0) + 1
+    fail("UNAVAILABLE: 503 Service Unavailable")
 elif not memory["there"]:
     fail(f"NOT_FOUND: Resource '{name}' was not found")
 elif verb == "describe" and kind == "queued-resources":
@@ -80,9 +93,15 @@ elif memory["refused"] < script.get("refuse", 0):
     memory["refused"] += 1
     print("ssh: connect to host 10.0.0.3 port 22: Connection refused", file=sys.stderr)
     fail("[/usr/bin/ssh] exited with return code [255].")
+elif script.get("vanish", {}).get(str(memory["made"])) == memory["calls"]:
+    take_away()
+    memory["there"] = False
+    fail(f"NOT_FOUND: Resource '{name}' was not found")
 elif verb == "scp":
+    memory["calls"] += 1
     shutil.copy(name, home / options[0].split(":")[1])
 elif verb == "ssh":
+    memory["calls"] += 1
     command = flags["command"].replace("launch/local.sh", str(HERE / "bin/local.sh"))
     leave(subprocess.run(["bash", "-c", command], cwd=home, env=os.environ | {"HOME": str(home)}).returncode)
 leave()

@@ -18,20 +18,26 @@ WHERE = ["--type=v5p-128", "--image=registry/lodestar", "--claim=runs"]
 # The fields of a JobSet that are ours to give, with the types that jobset.x-k8s.io_jobsets.yaml (kubernetes-sigs/jobset, v1alpha2) has; no others are let through.
 closed = lambda required, **properties: {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 texts = {"type": "object", "additionalProperties": {"type": "string"}}
+RULE = closed(
+    ["name", "action"],
+    name={"type": "string", "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+    action={"enum": ["FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"]},
+    onJobFailureReasons={"type": "array", "items": {"type": "string"}},
+)
 JOBSET = closed(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
     kind={"const": "JobSet"},
     metadata=closed(
         ["name"],
-        name={"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,52}[a-z0-9])?$"},
+        name={"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,44}[a-z0-9])?$"},
         namespace={"type": "string"},
         labels=texts,
         annotations=texts,
     ),
     spec=closed(
         ["replicatedJobs"],
-        failurePolicy=closed([], maxRestarts={"type": "integer"}, restartStrategy={"enum": ["Recreate", "BlockingRecreate"]}),
+        failurePolicy=closed([], maxRestarts={"type": "integer"}, rules={"type": "array", "items": RULE}),
         suspend={"type": "boolean"},
         replicatedJobs={
             "type": "array",
@@ -69,6 +75,7 @@ def test_a_manifest_is_what_the_cluster_takes(capsys):
     }
     (container,) = pod["containers"]
     assert container["resources"]["limits"]["google.com/tpu"] == 4 and container["volumeMounts"][0]["mountPath"] == "/mnt/lodestar"
+    assert {"name": "JAX_COMPILATION_CACHE_DIR", "value": "/mnt/lodestar/compilation_cache"} in container["env"]
     assert container["command"] == ["python", "-m", "research.train", *RUN[:2], "--distributed"]
     assert found["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
 
@@ -91,7 +98,7 @@ def test_a_manifest_with_a_field_that_there_is_not_is_seen(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (WHERE[1:], "say --type"),
+        (WHERE[1:], "say --type|say the TPUs"),
         ([WHERE[0], WHERE[2]], "say --image"),
         (WHERE[:2], "say --claim"),
         ([*WHERE, "--workdir=runs/x"], "--workdir=/mnt/lodestar/NAME"),
@@ -122,21 +129,37 @@ esac
     return tmp_path
 
 
-def states(folder: pathlib.Path, *conditions):
-    told = {None: "", "running": "{}"} | {c: json.dumps({"status": {"conditions": [{"type": c, "status": "True"}]}}) for c in ("Completed", "Failed")}
-    (folder / "states").write_text("\n".join(told[condition] for condition in conditions) + "\n")
+def states(folder: pathlib.Path, jobset: dict, *conditions):
+    """The jobset with each condition in turn; None: it is not there."""
+    told = {c: json.dumps(jobset | {"status": {"conditions": [{"type": c, "status": "True"}]}}) for c in ("running", "Completed", "Failed")}
+    (folder / "states").write_text("\n".join(told.get(condition, "") for condition in conditions) + "\n")
 
 
 @pytest.mark.parametrize("before, done", [(None, ["apply"]), ("Failed", ["delete", "apply"]), ("Completed", ["delete", "apply"]), ("running", [])])
-def test_what_is_there_already_is_not_made_twice(cluster, before, done):
-    states(cluster, before, "running", "Completed")
+def test_what_is_there_already_is_not_made_twice(cluster, capsys, before, done):
+    states(cluster, rendered(capsys, *WHERE), before, "running", "Completed")
     gke.main(["gke", *RUN, *WHERE, "--apply", "--wait"])
     assert [line.split()[0] for line in (cluster / "calls").read_text().splitlines() if not line.startswith("get")] == done
     if done:
         check(json.loads((cluster / "applied").read_text()))
 
 
-def test_a_failed_run_has_its_last_words(cluster):
-    states(cluster, None, "running", "Failed")
-    with pytest.raises(UserError, match="tiny did not end well: error: loss is nan at step 7"):
+def test_a_failed_run_has_its_last_words(cluster, capsys):
+    states(cluster, rendered(capsys, *WHERE), None, "running", "Failed")
+    with pytest.raises(UserError, match="tiny-.* did not end well: error: loss is nan at step 7"):
         gke.main(["gke", *RUN, *WHERE, "--apply", "--wait"])
+
+
+def test_another_run_of_the_same_name_is_let_be(cluster, capsys):
+    states(cluster, rendered(capsys, *WHERE, "--name=x"), "running")
+    with pytest.raises(UserError, match="x trains another run, .*--workdir=/mnt/lodestar/tiny --distributed: take another --name"):
+        gke.main(["gke", *RUN, *WHERE, "--name=x", "--workdir=/mnt/lodestar/other", "--apply"])
+
+
+def test_an_outage_of_the_cluster_is_waited_out(cluster, capsys, monkeypatch):
+    monkeypatch.setenv("LAUNCH_PAUSES", "0.01")
+    states(cluster, rendered(capsys, *WHERE), "running", "Completed")
+    kubectl = (cluster / "kubectl").read_text()
+    (cluster / "kubectl").write_text(kubectl.replace("case", f"[ -e {cluster}/back ] || {{ touch {cluster}/back; echo refused >&2; exit 1; }}\ncase"))
+    gke.wait("x", "default")
+    assert "x has ended" in capsys.readouterr().out

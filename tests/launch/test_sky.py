@@ -40,9 +40,13 @@ def check(found: dict, schemas: dict):
 
 
 def test_a_task_is_what_skypilot_takes(schemas, capsys):
-    found = rendered(capsys, "--gpus=H100:8", "--nodes=2", "--spot", "--bucket=my-runs")
+    found = rendered(capsys, "--gpus=H100:8", "--nodes=2", "--spot", "--bucket=my-runs", "--name=x")
     check(found, schemas)
-    assert (found["name"], found["num_nodes"], found["resources"]) == ("tiny", 2, {"accelerators": "H100:8", "use_spot": True})
+    assert (found["name"], found["num_nodes"], found["resources"]) == (
+        "x",
+        2,
+        {"accelerators": "H100:8", "job_recovery": {"recover_on_exit_codes": [75]}, "use_spot": True},
+    )
     assert found["run"].endswith(
         "EXTRAS=gpu launch/local.sh python -m research.train --config=tests/tiny.py --workdir=/mnt/lodestar/tiny --distributed\n"
     )

@@ -1,5 +1,6 @@
 """On a real SLURM of one machine, brought up by slurm_here.sh."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pytest
+import submitit
 
 from launch import slurm
 from research.core.errors import UserError
@@ -54,26 +56,33 @@ def scontrol(environment, *arguments):
 
 @on_slurm
 @pytest.mark.slow
-def test_two_processes_train_and_a_job_told_to_make_room_goes_on_by_itself(cluster, tmp_path):
-    """The signal is the one that SLURM is asked to send before the time is up."""
-    workdir, command = tmp_path / "run", [*JOB, "--config=tests/tiny.py:120", f"--workdir={tmp_path}/run"]
+def test_two_processes_train_make_room_go_on_by_themselves_and_are_cancelled(cluster, tmp_path):
+    """The first signal is the one that SLURM is asked to send before the time is up. Nothing is saved but at a stop and at the end."""
+    workdir = tmp_path / "run"
+    command = [*JOB, "--config=tests/tiny.py:3000", "--config.run.save_every=3000", "--config.run.eval_every=3000", f"--workdir={workdir}"]
     done = launch(cluster, *command)
     assert done.returncode == 0, done.stderr
     job = json.loads((workdir / "slurm/job.json").read_text())["id"]
-    until(lambda: (workdir / "checkpoints/3").exists() or not slurm_state(cluster, job), "training never began")
+    trained = lambda: max((line["step"] for line in read_metrics(workdir / "metrics.jsonl")), default=0)
+    saved = lambda: max((int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+    until(lambda: trained() > 3 or not slurm_state(cluster, job), "training never began")
     again = launch(cluster, *command)
     assert f"job {job} has this run already: RUNNING" in again.stdout, again.stderr
     subprocess.run(["scancel", "--signal=USR2", job], env=cluster, check=True)
     until(lambda: slurm_state(cluster, job) == "PENDING", "the job was not queued again")
-    saved = max(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
-    assert 3 <= saved < 120
+    first = saved()
+    assert 3 < first < 3000, "it saved before it made room"
     scontrol(cluster, "update", f"JobId={job}", "StartTime=now")  # SLURM itself lets two minutes pass
-    ended = launch(cluster, *command, "--wait")
-    assert ended.returncode == 0, ended.stderr
-    assert f"job {job} has ended" in ended.stdout
-    assert [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line] == list(range(1, 121))
+    until(lambda: trained() > first, "the run did not go on")
+    waiting = subprocess.Popen([sys.executable, "-m", "launch.slurm", *command, "--wait"], cwd=ROOT, env=cluster, text=True, stdout=subprocess.PIPE)
+    subprocess.run(["scancel", job], env=cluster, check=True)
+    said, _ = waiting.communicate(timeout=120)
+    assert waiting.returncode == 75 and ": stopped" in said and first < saved() < 3000, "it saved when it was cancelled"
+    assert launch(cluster, *command, f"--until={saved() + 5}", "--wait").returncode == 0
+    steps = [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line]
+    assert steps == list(range(1, saved() + 1))
     starts = json.loads((workdir / "provenance.json").read_text())["starts"]
-    assert [start["processes"] for start in starts] == [2, 2]
+    assert [start["processes"] for start in starts] == [2, 2, 2]
 
 
 def slurm_state(environment, job):
@@ -97,6 +106,30 @@ def test_a_sweep_there(cluster, tmp_path):
     assert "did not end well" in found.stderr and "does not divide over 2 devices" in found.stderr
 
 
+@pytest.mark.parametrize("signals, code", [([signal.SIGTERM], 75), ([signal.SIGUSR1], -signal.SIGUSR1)])
+def test_a_task_passes_on_that_it_is_to_stop(tmp_path, signals, code):
+    """Though it alone is told, as on clusters where SLURM counts processes by cgroup; and the signal before the time is up does not end what it runs."""
+    run = f"trap 'echo saved > {tmp_path}/saved; exit 75' TERM; kill -USR2 $$; touch {tmp_path}/begun; while true; do sleep 0.1; done"
+    script = f"from launch import launcher; launcher.STAY = 0; launcher.Training(['bash', '-c', {run!r}])()"
+    task = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
+    until((tmp_path / "begun").exists, "it never began", 60)
+    for each in signals:
+        task.send_signal(each)
+    assert task.wait(timeout=60) == code
+    assert (tmp_path / "saved").exists() == (code == 75)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(task.pid, signal.SIGKILL)
+
+
+def test_a_job_that_could_not_be_called_is_not_taken_for_one_that_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "state", lambda job: None)
+    submitit.core.utils.cloudpickle_dump(("error", "Traceback ...\nRuntimeError: scontrol requeue failed"), tmp_path / "7_0_result.pkl")
+    with pytest.raises(UserError, match="job 7 did not end well .*scontrol requeue failed"):
+        slurm.wait("7", tmp_path)
+    submitit.core.utils.cloudpickle_dump(("success", None), tmp_path / "8_0_result.pkl")
+    slurm.wait("8", tmp_path)
+
+
 @pytest.mark.parametrize(
     "text, expected", [("90", 90), ("10:30", 11), ("24:00:00", 1440), ("1:30:01", 91), ("2-0", 2880), ("1-12:30", 2190), ("0-00:00:10", 1)]
 )
@@ -117,10 +150,20 @@ def call(*arguments, workdir="runs/not_made"):
 
 
 def test_the_script(here, capsys):
-    call("--nodes=2", "--gpus_per_node=8", "--time=1-0", "--partition=big", "--setup=module load cuda", "--sbatch=reservation=mine", "--dry_run")
+    call(
+        "--nodes=2",
+        "--gpus_per_node=8",
+        "--time=1-0",
+        "--partition=big",
+        "--setup=module load cuda",
+        "--sbatch=reservation=mine",
+        "--cpus_per_task=12",
+        "--dry_run",
+    )
     said = capsys.readouterr().out
     for line in ("nodes=2", "gpus-per-node=8", "ntasks-per-node=8", "time=1440", "partition=big", "reservation=mine", "requeue", "signal=USR2@120"):
         assert f"#SBATCH --{line}\n" in said
+    assert "--cpus-per-task=12" in said[said.index("\nsrun") :], "srun of SLURM 22.05 and later does not take it from the job"
     assert said.index("module load cuda") < said.index("srun")
     assert not pathlib.Path("runs/not_made").exists()
 

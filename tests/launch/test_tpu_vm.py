@@ -1,5 +1,6 @@
 """With a stand-in for gcloud that plays scripted states. The cloud itself was never reached."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -123,19 +124,24 @@ RUN = [f"--config={HERE.parent}/tiny.py:60", "--skip_preflight"]
 
 
 @pytest.mark.slow
-def test_a_run_whose_tpus_are_taken_away_goes_on_where_it_was(cloud, tmp_path, capfd):
+def test_a_run_goes_on_where_it_was_whatever_happens_to_its_tpus(cloud, tmp_path, capfd):
     """Set up over ssh that is refused at first; really trained, by the shell commands that the workers are sent."""
     workdir = tmp_path / "shared/run"
+    at = lambda step: f"{workdir}/checkpoints/{step}"
     cloud.plays(
-        ["WAITING_FOR_RESOURCES", "ACTIVE", ["ACTIVE", f"{workdir}/checkpoints/6"], "SUSPENDED"], ["PROVISIONING", "SUSPENDED"], ["ACTIVE"], refuse=2
+        ["WAITING_FOR_RESOURCES", "ACTIVE"],  # and gone while it is set up
+        ["ACTIVE", ["ACTIVE", at(6)], "SUSPENDED"],  # taken away while training
+        ["PROVISIONING", "SUSPENDED"],  # and again before it is there
+        ["ACTIVE", ["ACTIVE", at(18)], "REPAIRING", "ACTIVE", ["ACTIVE", at(30)], "STOP", "ACTIVE"],  # booted; then the run alone is told to stop
+        refuse=2,
+        vanish={"1": 1},
     )
     cloud("up", "--type=v5litepod-4", "--spot", "--nfs=10.0.0.2:/vol", f"--mount={tmp_path}/shared", *RUN, f"--workdir={workdir}")
-    said = capfd.readouterr().out
-    assert said.count("x is SUSPENDED.") == 2 and len(cloud.calls(" create ")) == 3, "taken away while training, and again before it was there"
+    assert len(cloud.calls(" create ")) == 4 and capfd.readouterr().out.count("x: started") == 4
     assert [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line] == list(range(1, 61))
     starts = json.loads((workdir / "provenance.json").read_text())["starts"]
-    assert len(starts) == 2, "on the first and on the last"
-    assert (cloud.folder / "mounts").read_text() == f"mount -t nfs 10.0.0.2:/vol {tmp_path}/shared\n" * 2
+    assert len(starts) == 4, "once on the second TPUs, three times on the fourth"
+    assert f"mount -t nfs 10.0.0.2:/vol {tmp_path}/shared\n" in (cloud.folder / "mounts").read_text()
     assert cloud.calls()[-1].startswith("alpha compute tpus queued-resources delete x") and not pathlib.Path("launches/x.json").exists()
 
 
@@ -147,6 +153,35 @@ def test_a_failed_run_is_told_and_its_tpus_are_left(cloud, tmp_path):
     assert not cloud.calls(" delete ")
     cloud("delete")
     assert len(cloud.calls(" delete ")) == 1
+
+
+def test_an_outage_of_the_cloud_is_waited_out(cloud, monkeypatch):
+    monkeypatch.setenv("LAUNCH_PAUSES", "0.01")
+    cloud.plays(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "ACTIVE"])
+    (cloud.folder / "memory.json").write_text(json.dumps({"made": 0, "there": False, "age": 0, "refused": 0, "outages": 0}))
+    cloud("create", "--type=v5p-8")
+    cloud.plays(["ACTIVE"], outages=3)
+    job = json.loads(pathlib.Path("launches/x.json").read_text())
+    assert launcher.persistently(lambda: tpu_vm.state(Gcloud(), job, argparse.Namespace(name="x")))[0] == "ACTIVE"
+    assert len(cloud.calls(" describe ")) >= 3 + 3
+
+
+def test_hosts_that_train_another_run_are_left_to_it(cloud, tmp_path):
+    """And what was started last is what is known of them."""
+    cloud.plays(["ACTIVE"])
+    (cloud.folder / "bin/local.sh").write_text('#!/bin/bash\n[ "$1" = true ] || exec sleep 60\n')
+    try:
+        cloud("create", "--type=v5litepod-4")
+        cloud("setup")
+        with pytest.raises(UserError, match="nothing has been started on x"):
+            cloud("watch")
+        for _ in range(2):
+            cloud("run", *RUN, "--workdir=runs/one")
+        with pytest.raises(UserError, match="x trains another run, .*runs/one"):
+            cloud("run", *RUN, "--workdir=runs/two")
+        assert json.loads(pathlib.Path("launches/x.json").read_text())["running"][-1] == "--workdir=runs/one"
+    finally:
+        cloud("delete")
 
 
 def test_workers_that_never_answer_are_one_line(cloud):
@@ -176,6 +211,16 @@ def test_what_a_user_can_get_wrong(cloud, arguments, message):
     with pytest.raises(UserError, match=message):
         cloud(*arguments)
     assert not cloud.calls(" create ")
+
+
+def test_preflight_is_asked_of_what_is_known_of_a_name(cloud, monkeypatch):
+    cloud.plays(["ACTIVE"])
+    cloud("create", "--type=v5litepod-16", "--slices=2")
+    asked = []
+    monkeypatch.setattr(launcher, "check_fits", lambda passed, *where: asked.append(where))
+    with pytest.raises(UserError, match="it is not set up yet"):
+        cloud("run", "--config=a.py", "--workdir=/mnt/lodestar/x", "--nfs=10.0.0.2:/vol")
+    assert asked == [("--topology=v5e:4x4", "--slices=2")]
 
 
 def test_preflight_is_asked_of_these_slices_and_before_anything_else(cloud, monkeypatch):
@@ -228,7 +273,9 @@ def test_every_shape_has_as_many_chips_as_it_says():
 
 @pytest.mark.parametrize(
     "workdir, name",
-    [("runs/GPT_xl", "gpt-xl"), ("/mnt/x/7b/", "run-7b"), ("sweeps/learning_rate=1e-3,seed=0-0a1b2c3d", "learning-rate-1e-3-seed-0-0a1b2c3d")],
+    [("runs/GPT_xl", "gpt-xl-"), ("/mnt/x/7b/", "run-7b-"), ("s/learning_rate=1e-3,seed=0,b1=0.95-0a1b2c3d", "learning-rate-1e-3-seed-0-b1-0-")],
 )
 def test_clouds_accept_the_name_of_a_run(workdir, name):
-    assert launcher.name_of(workdir) == name
+    found = launcher.name_of(workdir)
+    assert found.startswith(name) and len(found) <= 40 and set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert found != launcher.name_of(f"other/{workdir}"), "a run of the same name elsewhere is another"
