@@ -36,11 +36,9 @@ def main(argv):
 
 
 def define(values):
-    for name, kind, default, what in (
-        ("name", flags.DEFINE_string, None, "What it is called; by default as the run directory."),
-        ("type", flags.DEFINE_string, None, "A slice as Google names it, such as v5p-128."),
-        ("slices", flags.DEFINE_integer, 1, "How many of them."),
-        ("spot", flags.DEFINE_bool, False, "Cheaper, and can be taken away."),
+    launcher.define_all(
+        values,
+        *launcher.SLICES,
         ("image", flags.DEFINE_string, None, "Of launch/Dockerfile."),
         ("claim", flags.DEFINE_string, None, "A PersistentVolumeClaim."),
         ("mount", flags.DEFINE_string, "/mnt/lodestar", "Where it is mounted."),
@@ -49,8 +47,7 @@ def define(values):
         ("restarts", flags.DEFINE_integer, 100, "At most."),
         ("apply", flags.DEFINE_bool, False, "Give it to the cluster."),
         ("wait", flags.DEFINE_bool, False, "Stay until it has ended."),
-    ):
-        kind(name, default, what, flag_values=values)
+    )
 
 
 def preflight(values, passed: list[str]):

@@ -18,6 +18,13 @@ from research.core.errors import STOPPED, UserError
 
 OF_TRAIN = re.compile(r"--?(config([.:=].*)?|(workdir|until|rerun)=.*)$")  # what goes on to research.train as it is
 
+NAMED = ("name", flags.DEFINE_string, None, "What it is called; by default after the run directory.")
+SLICES = (
+    NAMED,
+    ("type", flags.DEFINE_string, None, "A slice as Google names it, such as v5p-128."),
+    ("slices", flags.DEFINE_integer, 1, "How many of them."),
+    ("spot", flags.DEFINE_bool, False, "Cheaper, and can be taken away."),
+)
 STAY = 600  # seconds at most that a task waits for SLURM to end it
 
 
@@ -37,6 +44,12 @@ def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.Flag
     if rest and not others:
         raise UserError(f"{rest[0]!r} is not understood: every argument is a flag, --name=value.")
     return values, passed, rest
+
+
+def define_all(values, *rows: tuple):
+    """Flags, each a row: its name, what of absl defines it, its default, what it is."""
+    for name, kind, default, what in rows:
+        kind(name, default, what, flag_values=values)
 
 
 def given(passed: list[str], flag: str) -> str:

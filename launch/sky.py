@@ -23,16 +23,16 @@ def main(argv):
 
 
 def define(values):
-    for name, kind, default, what in (
-        ("name", flags.DEFINE_string, None, "What it is called; by default as the run directory."),
+    launcher.define_all(
+        values,
+        launcher.NAMED,
         ("gpus", flags.DEFINE_string, None, "Of each node: a name and a number, H100:8."),
         ("nodes", flags.DEFINE_integer, 1, "How many."),
         ("spot", flags.DEFINE_bool, False, "Cheaper, and can be taken away."),
         ("device_memory", flags.DEFINE_float, None, "GiB of one GPU."),
         ("bucket", flags.DEFINE_string, None, "What is mounted."),
         ("mount", flags.DEFINE_string, "/mnt/lodestar", "Where it is mounted."),
-    ):
-        kind(name, default, what, flag_values=values)
+    )
 
 
 def task(values, passed: list[str]) -> dict:

@@ -57,7 +57,8 @@ def main(argv):
 
 
 def define(values):
-    for name, kind, default, what in (
+    launcher.define_all(
+        values,
         ("nodes", flags.DEFINE_integer, 1, "How many."),
         ("gpus_per_node", flags.DEFINE_integer, 0, "GPUs, and processes, of each node."),
         ("tasks_per_node", flags.DEFINE_integer, None, "Processes of each node, where that is not its GPUs."),
@@ -73,8 +74,7 @@ def define(values):
         ("setup", flags.DEFINE_multi_string, [], "What the script does first, such as module load cuda."),
         ("sbatch", flags.DEFINE_multi_string, [], "KEY=VALUE for sbatch."),
         ("wait", flags.DEFINE_bool, False, "Stay until the job has ended."),
-    ):
-        kind(name, default, what, flag_values=values)
+    )
 
 
 def tasks(values) -> int:

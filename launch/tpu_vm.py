@@ -48,11 +48,9 @@ def main(argv):
 
 
 def define(values):
-    for name, kind, default, what in (
-        ("name", flags.DEFINE_string, None, "What it is called; by default as the run directory."),
-        ("type", flags.DEFINE_string, None, "A slice as Google names it, such as v5p-128."),
-        ("slices", flags.DEFINE_integer, 1, "How many of them."),
-        ("spot", flags.DEFINE_bool, False, "Cheaper, and can be taken away."),
+    launcher.define_all(
+        values,
+        *launcher.SLICES,
         ("reserved", flags.DEFINE_bool, False, "From the project's reservation."),
         ("direct", flags.DEFINE_bool, False, "At once or not at all."),
         ("zone", flags.DEFINE_string, None, "Where; absent: gcloud's own."),
@@ -63,8 +61,7 @@ def define(values):
         ("mount", flags.DEFINE_string, "/mnt/lodestar", "Where they mount it."),
         ("keep", flags.DEFINE_bool, False, "Leave the TPUs be when the run has ended."),
         ("state", flags.DEFINE_string, "launches", "Where NAME.json goes."),
-    ):
-        kind(name, default, what, flag_values=values)
+    )
 
 
 def described(values, passed: list[str], verb: str) -> dict:

@@ -5,6 +5,7 @@ there; what it does again after a kill is there twice.
 """
 
 import hashlib
+import importlib
 import os
 import pathlib
 from typing import Protocol
@@ -12,15 +13,6 @@ from typing import Protocol
 from research.core import config as config_lib
 from research.core.errors import UserError
 from research.training import run_directory
-
-try:
-    import wandb
-except ImportError:  # an extra
-    wandb = None  # type: ignore[assignment]
-try:
-    import mlflow
-except ImportError:  # an extra
-    mlflow = None  # type: ignore[assignment]
 
 
 class Tracker(Protocol):
@@ -33,7 +25,7 @@ class WeightsAndBiases:
     """Raises UserError where wandb is not installed."""
 
     def __init__(self, workdir: pathlib.Path, config):
-        _require(wandb, "wandb")
+        wandb = _package("wandb")
         project = os.environ.get("WANDB_PROJECT", "lodestar")
         self._run = wandb.init(project=project, name=workdir.name, id=_identity(workdir), resume="allow", dir=workdir, config=config.to_dict())
         self._run.define_metric("*", step_metric="step")
@@ -49,7 +41,7 @@ class MLflow:
     """Raises UserError where mlflow is not installed."""
 
     def __init__(self, workdir: pathlib.Path, config):
-        _require(mlflow, "mlflow")
+        mlflow = _package("mlflow")
         self._client, tag = mlflow.MlflowClient(), {"lodestar.run": _identity(workdir)}
         experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "lodestar")).experiment_id
         known = self._client.search_runs([experiment], filter_string=f"tags.`lodestar.run` = '{tag['lodestar.run']}'")
@@ -70,6 +62,9 @@ def _identity(workdir: pathlib.Path) -> str:
     return hashlib.sha256(f"{workdir.resolve()} {run_directory.first_start(workdir)}".encode()).hexdigest()[:16]
 
 
-def _require(module, name: str):
-    if module is None:
-        raise UserError(f"config.run.trackers names {name}, which is not installed: pip install 'lodestar-research[{name}]', or leave it out.")
+def _package(name: str):
+    """Only now: to import one of these takes seconds."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise UserError(f"config.run.trackers names {name}, which is not installed: pip install 'lodestar-research[{name}]', or leave it out.") from e

@@ -1,5 +1,6 @@
 """Sweeps as a person gives them, over runs that are real and small."""
 
+import argparse
 import contextlib
 import io
 import json
@@ -94,9 +95,9 @@ def test_successive_halving_runs_the_best_for_longer(tmp_path):
 
 def test_trials_share_what_they_compile_and_have_devices_of_their_own(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    started = []
-    monkeypatch.setattr(pool.subprocess, "Popen", lambda command, env, **_: started.append(env))
-    for trial, gpu in zip(trials.trials(SWEEP[:1], trials.expanded(["seed=0:2"], False), tmp_path), "01"):
+    found, started = trials.trials(SWEEP[:1], trials.expanded(["seed=0:2"], False), tmp_path), []
+    monkeypatch.setattr(pool, "subprocess", argparse.Namespace(Popen=lambda command, env, **_: started.append(env), STDOUT=None))
+    for trial, gpu in zip(found, "01"):
         sweep.Job(trial, ["research.train"], "validation/loss").start(None, {"CUDA_VISIBLE_DEVICES": gpu})
     assert [env["JAX_COMPILATION_CACHE_DIR"] for env in started] == [str(tmp_path / "compilation_cache")] * 2
     assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["0", "1"]

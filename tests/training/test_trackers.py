@@ -1,5 +1,7 @@
 """Of real runs, what Weights & Biases (offline) and MLflow (in files) then hold."""
 
+import sys
+
 import pytest
 
 from research import train
@@ -73,6 +75,6 @@ def test_mlflow(cache, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, module", [("wandb", "WeightsAndBiases"), ("mlflow", "MLflow")])
 def test_what_is_not_installed_is_one_line(monkeypatch, tmp_path, name, module):
-    monkeypatch.setattr(trackers, name, None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=rf"lodestar-research\[{name}\]"):
         getattr(trackers, module)(tmp_path, tiny_config())
