@@ -91,7 +91,7 @@ def job(values, kind: tpu_types.Slice, workdir: str, command: list[str]) -> dict
         "image": values.image,
         "command": command,
         "env": [{"name": name, "value": value} for name, value in launcher.cache_beside(workdir).items()],
-        "ports": [{"containerPort": 8471}, {"containerPort": 8080}],  # of libtpu, and between slices
+        "ports": [{"containerPort": port, "protocol": "TCP"} for port in (8471, 8080)],  # of libtpu, and between slices
         "resources": {"limits": {"google.com/tpu": kind.chips // kind.hosts}},
         "volumeMounts": [{"name": "runs", "mountPath": values.mount}],
     }
