@@ -173,6 +173,21 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "launcher, flags, command",
+    [
+        ("slurm", ["--nodes=2", "--time=60"], "launch.slurm --wait --skip_preflight --nodes=2 --time=60"),
+        ("tpu_vm", ["--type=v5p-8", "--spot"], "launch.tpu_vm up --skip_preflight --type=v5p-8 --spot"),
+        ("gke", ["--type=v5p-8", "--claim=c", "--image=i"], "launch.gke --apply --wait --skip_preflight --type=v5p-8 --claim=c --image=i"),
+    ],
+)
+def test_on_a_cluster_each_trial_is_a_job_of_its_launcher(tmp_path, launcher, flags, command):
+    lines = call(*SWEEP, f"--workdir={tmp_path}/new", f"--launcher={launcher}", *flags, "--dry_run").splitlines()
+    assert len(lines) == 6 and lines[0].startswith(
+        f"python -m {command} --config=tests/tiny.py --config.optimizer.learning_rate=1e-4 --config.seed=0 --workdir="
+    )
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["--sweep=seed=0:2", "--workdir=x"], "say what to run"),
