@@ -58,13 +58,12 @@ def manifest(values, passed: list[str]) -> dict:
     """The JobSet: a job a slice, a pod a host. Raises UserError for what it lacks."""
     launcher.given(passed, "config")
     workdir = launcher.given(passed, "workdir")
-    for flag, example in (("type", "v5p-128"), ("image", "REGISTRY/lodestar")):
-        if not values[flag].value:
-            raise UserError(f"say --{flag}={example} for instance.")
-    if not values.claim or not workdir.startswith(values.mount.rstrip("/") + "/"):
+    if not values.image:
+        raise UserError("say --image=REGISTRY/lodestar for instance.")
+    if not launcher.lasts(workdir, values.claim, values.mount):
         raise UserError(f"--workdir={workdir}: a pod's own files end with it; say --claim=CLAIM and --workdir={values.mount}/NAME.")
     kind, name = tpu_types.named(values.type), values.name or launcher.name_of(workdir)
-    command = ["python", "-m", "research.train", *passed, *["--distributed"] * (kind.hosts * values.slices > 1)]
+    command = launcher.train(passed, kind.hosts * values.slices > 1)
     return {
         "apiVersion": JOBSET,
         "kind": "JobSet",

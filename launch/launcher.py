@@ -1,11 +1,9 @@
 """What all launchers share: a job is the command that would run here, `python -m research.train ...`, and nothing that wraps it changes what it computes."""
 
-import dataclasses
 import hashlib
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +12,7 @@ import yaml
 from absl import flags
 
 from launch import tpu_types
-from research.core.errors import STOPPED, UserError
+from research.core.errors import UserError
 
 OF_TRAIN = re.compile(r"--?(config([.:=].*)?|(workdir|until|rerun)=.*)$")  # what goes on to research.train as it is
 
@@ -25,7 +23,6 @@ SLICES = (
     ("slices", flags.DEFINE_integer, 1, "How many of them."),
     ("spot", flags.DEFINE_bool, False, "Cheaper, and can be taken away."),
 )
-STAY = 600  # seconds at most that a task waits for SLURM to end it
 
 
 def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.FlagValues, list[str], list[str]]:
@@ -34,9 +31,8 @@ def arguments(argv: list[str], define, others: bool = False) -> tuple[flags.Flag
     flags.DEFINE_bool("skip_preflight", False, "Launch what may not fit.", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values=values)
     define(values)
-    passed = sorted(
-        (arg for arg in argv[1:] if OF_TRAIN.match(arg)), key=lambda arg: not arg.startswith("--config=")
-    )  # which comes before its fields
+    passed = [arg for arg in argv[1:] if OF_TRAIN.match(arg)]
+    passed.sort(key=lambda arg: not arg.startswith("--config="))  # a config comes before its fields
     try:
         rest = values([argv[0], *(arg for arg in argv[1:] if arg not in passed)], known_only=others)[1:]
     except flags.Error as e:
@@ -58,6 +54,16 @@ def given(passed: list[str], flag: str) -> str:
     if not found:
         raise UserError({"config": "say what to run: --config=configs/NAME.py.", "workdir": "say where the run goes: --workdir=runs/NAME."}[flag])
     return found[-1]
+
+
+def train(passed: list[str], distributed: bool) -> list[str]:
+    """The command, as one of several processes or alone."""
+    return ["python", "-m", "research.train", *passed, *["--distributed"] * distributed]
+
+
+def lasts(workdir: str, mounted: str | None, mount: str) -> bool:
+    """Whether a run directory lies on what is mounted, and so outlives the machine and is seen by all."""
+    return bool(mounted) and workdir.startswith(mount.rstrip("/") + "/")
 
 
 def name_of(workdir: str) -> str:
@@ -98,6 +104,13 @@ def check_fits_tpus(passed: list[str], name: str | None, slices: int):
     check_fits(passed, f"--topology={tpu_types.named(name).topology}", f"--slices={slices}")
 
 
+def check_fits_gpus(passed: list[str], gpus: int, memory: float | None):
+    """The same of GPUs elsewhere, of `memory` GiB each: told by the program for as many CPU devices."""
+    if not memory:
+        raise UserError("say how much memory one GPU has, --device_memory=80 (GiB), so that preflight can tell if the run fits; or --skip_preflight.")
+    check_fits(passed, f"--topology=cpu:{gpus}", f"--memory={memory}")
+
+
 def persistently(ask, pauses=(1, 2, 4, 8, 15, 30, 60, 120)):
     """ask(), again after so many seconds each where it fails, as a network does now and then. Raises the UserError of the last time."""
     for pause in pauses:
@@ -106,31 +119,3 @@ def persistently(ask, pauses=(1, 2, 4, 8, 15, 30, 60, 120)):
         except UserError:
             time.sleep(pause * float(os.environ.get("LAUNCH_PAUSES", 1)))
     return ask()
-
-
-@dataclasses.dataclass
-class Training:
-    """research.train as what runs in a SLURM job; told to make room (`checkpoint`), it saves and can be called again."""
-
-    command: list[str]
-
-    def __call__(self):
-        # SLURM sends the signal that means "make room" to all processes of a task, or to this one alone, as the cluster is set up: it is ours to pass on, as SIGTERM.
-        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        self.process = subprocess.Popen(self.command)
-        signal.signal(signal.SIGUSR2, before)
-        signal.signal(signal.SIGTERM, lambda *_: self.process.send_signal(signal.SIGTERM))
-        while self.process.poll() is None:
-            time.sleep(0.5)
-        if self.process.returncode == STOPPED:
-            time.sleep(STAY)  # cancelled or preempted: SLURM ends the job, and queues it again if it is to; a job that ended by itself would be done
-        if self.process.returncode:
-            sys.exit(self.process.returncode)  # research.train has said why
-
-    def checkpoint(self):
-        """Called by submitit's signal handler on top of __call__: waits without the lock that poll() may hold there."""
-        from submitit.helpers import DelayedSubmission
-
-        self.process.send_signal(signal.SIGTERM)
-        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Training(self.command))

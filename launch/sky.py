@@ -42,15 +42,14 @@ def task(values, passed: list[str]) -> dict:
     number = (values.gpus or "").partition(":")[2]
     if not number.isdigit():
         raise UserError("say the GPUs of a node, a name and how many: --gpus=H100:8.")
-    lasting = values.bucket and workdir.startswith(values.mount.rstrip("/") + "/")
-    if not lasting and (values.nodes > 1 or values.spot):
+    if not launcher.lasts(workdir, values.bucket, values.mount) and (values.nodes > 1 or values.spot):
         raise UserError(f"--workdir={workdir}: a node's own files end with it; say --bucket=NAME and --workdir={values.mount}/NAME.")
     join = [
         'export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n 1):8476"',
         'export JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES" JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"',
     ]
     distributed = values.nodes > 1
-    train = shlex.join(["launch/local.sh", "python", "-m", "research.train", *passed, *["--distributed"] * distributed])
+    train = shlex.join(["launch/local.sh", *launcher.train(passed, distributed)])
     return {
         "name": values.name or launcher.name_of(workdir),
         "num_nodes": values.nodes,
@@ -64,10 +63,7 @@ def task(values, passed: list[str]) -> dict:
 
 
 def preflight(values, passed: list[str]):
-    """Raises UserError for a run that does not fit. The program is compiled for as many CPU devices, with the memory of a GPU."""
-    if not values.device_memory:
-        raise UserError("say how much memory one GPU has, --device_memory=80 (GiB), so that preflight can tell if the run fits; or --skip_preflight.")
-    launcher.check_fits(passed, f"--topology=cpu:{int(values.gpus.partition(':')[2]) * values.nodes}", f"--memory={values.device_memory}")
+    launcher.check_fits_gpus(passed, int(values.gpus.partition(":")[2]) * values.nodes, values.device_memory)
 
 
 if __name__ == "__main__":

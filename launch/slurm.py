@@ -3,8 +3,8 @@
     python -m launch.slurm --nodes=2 --gpus_per_node=8 --device_memory=80 --time=24:00:00 --config=configs/gpt/xl.py --workdir=runs/xl [--partition=...]
 
 One process a GPU. --device_memory: GiB of one GPU, for preflight, which runs first. --time, as sbatch has it: the longest one stretch may take; --grace seconds before
-its end, or when told to make room, the run saves and is queued again. scancel stops it, saved. --setup=COMMAND, --sbatch=KEY=VALUE, any number of times: what the job's script does first,
-and what else sbatch should know. --wait stays until the job has ended. --dry_run prints the script.
+its end, or when told to make room, the run saves and is queued again. scancel stops it, saved. --setup=COMMAND, --sbatch=KEY=VALUE, any number of times: what the
+job's script does first, and what else sbatch should know. --wait stays until the job has ended. --dry_run prints the script.
 
 The same command again finds the job that is queued already, or goes on with a run that has ended early.
 """
@@ -25,6 +25,7 @@ except ImportError:
     submitit = None  # type: ignore[assignment]
 
 from launch import launcher
+from launch.slurm_task import Training
 from research.core.errors import STOPPED, UserError, run_command
 
 WAITING, GOING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}, {"CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"}
@@ -46,7 +47,7 @@ def main(argv):
     else:
         if not values.skip_preflight:
             preflight(values, passed)
-        known = submitted(executor, launcher.Training([sys.executable, "-m", "research.train", *passed, *["--distributed"] * (tasks(values) > 1)]))
+        known = submitted(executor, Training([sys.executable, *launcher.train(passed, tasks(values) > 1)[1:]]))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.json").write_text(json.dumps({"id": known, "command": ["launch.slurm", *argv[1:]]}, indent=2) + "\n")
         print(
@@ -100,9 +101,8 @@ def made(values, workdir: pathlib.Path):
         "time": minutes(values.time),
         "signal_delay_s": values.grace,
         "setup": values.setup or None,
-        "srun_args": [f"--cpus-per-task={values.cpus_per_task}"]
-        if values.cpus_per_task
-        else None,  # which srun does not take from the job, SLURM 22.05 and later
+        # Which srun does not take from the job, SLURM 22.05 and later.
+        "srun_args": [f"--cpus-per-task={values.cpus_per_task}"] if values.cpus_per_task else None,
         "job_name": workdir.resolve().name,
         "additional_parameters": {"requeue": True} | dict(text.split("=", 1) for text in values.sbatch),
     } | {name: values[name].value for name in ("partition", "account", "qos", "constraint")}
@@ -122,16 +122,14 @@ def minutes(text: str) -> int:
 
 
 def preflight(values, passed: list[str]):
-    """Raises UserError for a job that cannot fit. What GPUs elsewhere would do is told by the program for as many CPU devices, with the memory of a GPU."""
-    if values.gpus_per_node and not values.device_memory:
-        raise UserError("say how much memory one GPU has, --device_memory=80 (GiB), so that preflight can tell if the run fits; or --skip_preflight.")
-    if not values.device_memory:
-        print("preflight is not asked: --device_memory does not say how much a process may have.", file=sys.stderr)
+    """Raises UserError for a job that cannot fit."""
+    if values.gpus_per_node or values.device_memory:
+        launcher.check_fits_gpus(passed, tasks(values), values.device_memory)
     else:
-        launcher.check_fits(passed, f"--topology=cpu:{tasks(values)}", f"--memory={values.device_memory}")
+        print("preflight is not asked: --device_memory does not say how much a process may have.", file=sys.stderr)
 
 
-def submitted(executor, training: launcher.Training) -> str:
+def submitted(executor, training: Training) -> str:
     """The job's id. Raises UserError with what sbatch said."""
     try:
         return executor.submit(training).job_id

@@ -50,7 +50,7 @@ def waits() -> list[float]:
 
 def run(cloud: Gcloud, job: dict, nodes: list[str], distributed: bool):
     """Starts training on all hosts, where it is not going on already; it goes on when we leave. Raises UserError where another run is."""
-    train = shlex.join(["python", "-m", "research.train", *job["train"], *["--distributed"] * distributed])
+    train = shlex.join(launcher.train(job["train"], distributed))
     cache = " ".join(f"{name}={shlex.quote(value)}" for name, value in launcher.cache_beside(launcher.given(job["train"], "workdir")).items())
     inner = f"{cache} PYTHON=python3.11 EXTRAS=tpu launch/local.sh {train} > log.txt 2>&1; echo $? > exit_code"
     begin = f"setsid nohup bash -c {shlex.quote(inner)} > /dev/null 2>&1 < /dev/null & echo $! > pid"

@@ -92,8 +92,7 @@ def check_run(job: dict):
     """Raises UserError for a run that could not be made or would be lost."""
     launcher.given(job["train"], "config")
     workdir = launcher.given(job["train"], "workdir")
-    lasting = job["nfs"] and workdir.startswith(job["mount"].rstrip("/") + "/")
-    if not lasting and (hosts(job) > 1 or job["spot"]):
+    if not launcher.lasts(workdir, job["nfs"], job["mount"]) and (hosts(job) > 1 or job["spot"]):
         why = "can be taken away" if job["spot"] else "have several hosts"
         raise UserError(
             f"--workdir={workdir}: these TPUs {why}, and a run goes where all hosts see it and it outlives them: --nfs=HOST:/EXPORT and --workdir={job['mount']}/NAME."
@@ -196,7 +195,7 @@ def run(cloud: Gcloud, job: dict, values):
 
 def watch(cloud: Gcloud, job: dict, values):
     """Until the run has ended. TPUs taken away are made anew; a run that was stopped, or whose host was booted, is started again from its last checkpoint."""
-    missed = 0
+    missed, _ = 0, state(cloud, job, values)  # what is wrong from the beginning is said at once
     while not cloud.dry:
         now, _ = launcher.persistently(lambda: state(cloud, job, values))
         try:

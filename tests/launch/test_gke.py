@@ -77,7 +77,7 @@ def test_a_field_that_there_is_not_is_seen(capsys, where, field):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (WHERE[1:], "say --type|say the TPUs"),
+        (WHERE[1:], "say the TPUs"),
         ([WHERE[0], WHERE[2]], "say --image"),
         (WHERE[:2], "say --claim"),
         ([*WHERE, "--workdir=runs/x"], "--workdir=/mnt/lodestar/NAME"),

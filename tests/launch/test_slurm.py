@@ -110,7 +110,7 @@ def test_a_sweep_there(cluster, tmp_path):
 def test_a_task_passes_on_that_it_is_to_stop(tmp_path, signals, code):
     """Though it alone is told, as on clusters where SLURM counts processes by cgroup; and the signal before the time is up does not end what it runs."""
     run = f"trap 'echo saved > {tmp_path}/saved; exit 75' TERM; kill -USR2 $$; touch {tmp_path}/begun; while true; do sleep 0.1; done"
-    script = f"from launch import launcher; launcher.STAY = 0; launcher.Training(['bash', '-c', {run!r}])()"
+    script = f"from launch import slurm_task; slurm_task.STAY = 0; slurm_task.Training(['bash', '-c', {run!r}])()"
     task = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
     until((tmp_path / "begun").exists, "it never began", 60)
     for each in signals:
