@@ -47,7 +47,8 @@ def model_fields():
     m.pooler = "tanh"  # BERT: activation of the layer over the first token, where pool is first: tanh, relu
     m.tied_head = True  # GPT: the word table is the output layer too
 
-    m.image_size = 224  # images: pixels of a side
+    m.image_size = 224  # images: pixels of a side, or their rows
+    m.image_width = placeholder(int)  # images: pixels of a row; absent: image_size
     m.channels = 3  # images: 3 of colour, 1 of grey
     m.patch_size = 16  # ViT: pixels of a side of a patch
     m.class_token = True  # ViT: one more token than patches
@@ -89,6 +90,10 @@ def get_config():
     c.objective.decoder_layers = 8  # masked_image: L of the decoder
     c.objective.decoder_heads = 16  # masked_image: H of the decoder
 
+    c.objective.actions = 1  # alpha_zero: moves there are, legal or not
+    c.objective.value_weight = 1.0  # alpha_zero: of the value's loss beside the policy's
+    c.objective.symmetry = "none"  # alpha_zero: how boards are turned in training: none, reflection, half_turn, dihedral
+
     c.data = ConfigDict()
     c.data.source = "sentence_pairs"  # a row of SOURCES in research/tables.py, or "package.module:function"
     c.data.name = "wikipedia/20230601.en"  # a TFDS name, or a row of DATASETS in research/tables.py
@@ -118,6 +123,19 @@ def get_config():
     c.data.randaugment_magnitude = 10  # images: their strength, of 30
     c.data.threads = 2  # that read ahead
     c.data.buffer = 512  # examples read ahead
+
+    c.rl = ConfigDict()
+    c.rl.experience = placeholder(str)  # where batches come from, in place of data.source: a row of EXPERIENCES in research/tables.py
+    c.rl.updates = 16  # steps between two rounds of collecting experience
+    c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx
+    c.rl.games = 64  # self_play: side by side
+    c.rl.moves = 16  # self_play: that are made in each game in a round
+    c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last are learned from
+    c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (AlphaZero's own)
+    c.rl.simulations = 32  # self_play: of a search
+    c.rl.opponents = ("random",)  # self_play: whom an evaluation plays against: random, mcts:N (N simulations), perfect, any
+    c.rl.eval_games = 200  # self_play: with each of them, half of them begun
+    c.rl.opening = 2  # self_play: moves at random with which a game begins: none to so many in training, so many between two checkpoints
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # adamw, lamb, lion, adafactor, sgd, muon

@@ -23,7 +23,8 @@ from research.data.corpus import Corpus
 from research.data.records import KnownClasses
 from research.interop import directory, published
 from research.objectives.adapted import Adapted
-from research.tables import DATASETS, EVALUATORS, OBJECTIVES, SOURCES, TRACKERS, from_fields
+from research.rl.experience import Experience, ExperienceSource
+from research.tables import DATASETS, EVALUATORS, EXPERIENCES, OBJECTIVES, SOURCES, TRACKERS, from_fields
 from research.training import evaluate, optimizer, probe, state, step
 from research.training.checkpoint import existing
 from research.training.trackers import Tracker
@@ -183,7 +184,9 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
         look_up(EVALUATORS, name, "probe.evaluators")
     for name in c.run.trackers:
         look_up(TRACKERS, name, "run.trackers")
-    _check_best_metric(c, jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
+    measured = evaluate.names(jax.eval_shape(measure, e.own(shapes.params), what.example_batch))
+    if c.rl.experience is None:
+        _check_best_metric(c, (*measured, *map(probe_metric, c.probe.evaluators)))
     return e
 
 
@@ -199,8 +202,8 @@ def _check_pipeline(c, batch: jax.sharding.NamedSharding):
             )
 
 
-def _check_best_metric(c, means):
-    measured = [f"validation/{metric}" for metric in (*evaluate.names(means), *map(probe_metric, c.probe.evaluators))]
+def _check_best_metric(c, figures):
+    measured = [f"validation/{figure}" for figure in figures]
     if c.run.best_metric not in measured:
         raise UserError(f"config.run.best_metric is {c.run.best_metric!r}: choose one of {', '.join(measured)}.")
 
@@ -261,8 +264,14 @@ def check_classes(config, corpus: Corpus):
 
 
 def training_source(e: Experiment, corpus: Corpus) -> Source:
-    """Shuffled and repeated examples of the training split, first of the short length where the config has one."""
+    """What the agent lives through where the config names an experience; else shuffled and repeated examples of the training split, first of the short
+    length where the config has one."""
     d = e.config.data
+    if e.config.rl.experience is not None:
+        lived = experience(e, corpus)
+        _check_batch(lived.spec, e.objective.example_batch)
+        with e.in_force():
+            return ExperienceSource(lived, e.config.seed, e.config.rl.updates, e.merged)
 
     def source(length):
         examples = examples_of(e.config, corpus, d.train_split, length, training=True)
@@ -274,6 +283,13 @@ def training_source(e: Experiment, corpus: Corpus) -> Source:
     if d.short_length is None:
         return source(d.length)
     return sources.Phases([(round(d.short_fraction * e.config.run.steps), source(d.short_length)), (0, source(d.length))])
+
+
+def experience(e: Experiment, corpus: Corpus) -> Experience:
+    made = look_up(EXPERIENCES, e.config.rl.experience, "rl.experience")(e.config, e.objective, corpus)
+    corpus.manifest["experience"] = made.manifest
+    _check_best_metric(e.config, made.figures)
+    return made
 
 
 def _check_batch(given: BatchSpec, wanted: BatchSpec):
@@ -289,7 +305,9 @@ def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
 
 
 def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None) -> Callable:
-    """params -> metrics on a split; of the validation split also what the config's probe group names."""
+    """params -> metrics on a split; of the validation split also what the config's probe group names. Of an agent: what its experience measures."""
+    if e.config.rl.experience is not None:
+        return experience(e, corpus).evaluate
     examples = validation_examples(e.config, corpus, split)
     probed = probes(e, corpus) if split == e.config.data.validation_split else lambda params: {}
     return lambda params: evaluate.evaluate(e.eval_step, params, eval_batches(e, examples, limit)) | probed(params)

@@ -26,7 +26,7 @@ from research.training.checkpoint import Checkpoints, existing
 def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> state.TrainState:
     """The state a run begins or goes on from, by the resume policy of research/training/checkpoint.py; puts `source` in its place."""
     if checkpoints.latest is not None:
-        found, position = checkpoints.restore(e.shapes, e.shardings)
+        found, position = checkpoints.restore(e.shapes, e.shardings, source.state())
         source.restore(position)
         return found
     fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
@@ -108,7 +108,7 @@ def described(of: Family, stored: dict, group) -> ConfigDict:
 
 # What a config may choose for itself: how to compute and to train, and what becomes of the hidden states; what differs in size is refused by tensor.
 FREE = {"dtype", "scan_layers", "remat", "dropout", "layer_scale", "stochastic_depth", "initializer_stddev", "scale_residual_initializer", "pool"}
-FREE |= {"vocab_size", "max_length", "image_size", "pixel_mean", "pixel_stddev", "attention", "attention_dropout"}
+FREE |= {"vocab_size", "max_length", "image_size", "image_width", "pixel_mean", "pixel_stddev", "attention", "attention_dropout"}
 FREE |= {"matmul_dtype", "microbatches", "scan_unroll"}
 IN_USE = {  # fields that matter only where something else is so
     "attention_window": lambda group: "local" in group["attention_pattern"],

@@ -28,13 +28,18 @@ from research.interop.vit import DINOV2, VIT
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.layers import TransformerConfig
+from research.models.resnet import ResNet
 from research.models.two_tower import TwoTower
 from research.models.vit import Vit, VitConfig
+from research.objectives.alpha_zero import AlphaZero
 from research.objectives.causal_lm import CausalLM
 from research.objectives.contrastive import Clip, NtXent, SigLip, SimCse
 from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.supervised import ImageClassification, QuestionAnswering, SequenceClassification, SequenceRegression, TokenClassification
+from research.rl.arena import Arena
+from research.rl.games import Game
+from research.rl.self_play import SelfPlay
 from research.training import probe
 from research.training.trackers import MLflow, WeightsAndBiases
 
@@ -133,7 +138,9 @@ def images_of(config, corpus: Corpus, split: str, training: bool, **kinds: str) 
         found = " and ".join(f"{H} x {W} of {C} channels" for _, H, W, C in sorted(shapes)) or "none"
         raise UserError(f"data.source={config.data.source} gives images of one size, the model takes {found}: choose a model, or towers, that match.")
     augmentation = from_fields(Augmentation, config.data) if training else None
-    ((_, size, _, channels),) = shapes
+    ((_, size, width, channels),) = shapes
+    if size != width:
+        raise UserError(f"data.source={config.data.source} gives square images, the model takes {size} x {width}: leave model.image_width out.")
     return Images(records, config.data.image_field, size, channels, augmentation)
 
 
@@ -157,11 +164,26 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
     return ImageText(images, config.data.text_field, *corpus.text_tools(), length, *(view for (view,) in views))
 
 
+def arena(config, objective) -> Arena:
+    """Where the agent that a config describes is measured."""
+    r, game = config.rl, Game(config.rl.environment)
+    if not hasattr(objective, "observation"):
+        raise UserError(f"rl.experience={r.experience} trains a policy and a value, which objective.name={config.objective.name} has not: choose alpha_zero.")
+    game.check(objective.observation["image"], objective.actions)
+    return Arena(game, objective.predict, r.search, r.simulations, r.opponents, r.eval_games, r.opening)
+
+
+def self_play(config, objective, corpus: Corpus) -> SelfPlay:
+    r = config.rl
+    return SelfPlay(arena(config, objective), objective.example_batch, r.games, r.moves, r.kept)
+
+
 MODELS = {  # name -> function(a model group of the config) -> module
     "bert": lambda group: Bert(from_fields(TransformerConfig, group)),
     "two_tower": two_tower,
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
     "vit": lambda group: Vit(from_fields(VitConfig, group)),
+    "resnet": lambda group: ResNet(from_fields(VitConfig, group)),
 }
 OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
     "masked_lm": MaskedLM,
@@ -176,6 +198,7 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
     "token_classification": TokenClassification,
     "question_answering": QuestionAnswering,
     "image_classification": ImageClassification,
+    "alpha_zero": AlphaZero,
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
@@ -198,6 +221,9 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "text_views": text_views,
     "text_pairs": text_pairs,
     "text_triples": text_triples,
+}
+EXPERIENCES = {  # name -> function(config, objective, corpus) -> Experience (research/rl/experience.py)
+    "self_play": self_play,
 }
 FAMILIES = {  # model_type of a Hugging Face config.json -> research/interop/family.py
     "bert": BERT,

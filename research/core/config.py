@@ -126,12 +126,13 @@ def _explained(error: Exception, argv) -> Exception:
 
 AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. What is said of model.* goes for the towers model.first and model.second too
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
-    "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size "
+    "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size model.image_width "
     "model.channels model.patch_size model.embedding_width objective.decoder_width objective.decoder_layers "
-    "objective.decoder_heads objective.classes objective.loss_chunks objective.pairs_per_row model.microbatches model.scan_unroll probe.limit probe.neighbors lora.rank",
+    "objective.decoder_heads objective.classes objective.loss_chunks objective.pairs_per_row model.microbatches model.scan_unroll probe.limit probe.neighbors lora.rank "
+    "objective.actions rl.updates rl.games rl.moves rl.kept rl.simulations rl.eval_games",
     8: "data.length data.short_length model.vocab_size",
-    0: "model.token_types objective.projection_width objective.z_loss objective.mixup objective.cutmix data.color_jitter data.randaugment_layers "
-    "data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
+    0: "model.token_types rl.opening objective.value_weight objective.projection_width objective.z_loss objective.mixup objective.cutmix "
+    "data.color_jitter data.randaugment_layers data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
 MORE_THAN_0 = "model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (

@@ -92,7 +92,9 @@ class Examples(Protocol):
 
 
 class Source(Protocol):
-    """Where batches come from. `next` gives this process its rows of the global batch as NumPy arrays.
+    """Where batches come from. `next` gives this process its rows of the global batch as NumPy arrays, or all of it as arrays on the devices.
+
+    `state` is what JSON can hold, and under "arrays", if it needs any, a tree of arrays on the devices: all of it goes into each checkpoint.
 
     Every batch has `valid` (B,) bool: False marks the filler rows that complete the last batch of an evaluation.
     """

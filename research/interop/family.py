@@ -30,6 +30,7 @@ PLAIN = {  # of a model group, where a family says nothing else
     "layer_scale": None,
     "pooler": "tanh",
     "tied_head": True,
+    "image_width": None,
     "class_token": True,
     "patch_bias": True,
     "embedding_norm": False,

@@ -68,3 +68,41 @@ def pool(hidden_BTD, mask_BT, how: str):
         return jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
     weights_BT1 = mask_BT[..., None].astype(hidden_BTD.dtype)
     return (hidden_BTD * weights_BT1).sum(1) / jnp.maximum(weights_BT1.sum(1), 1)
+
+
+class PolicyHead(nn.Module):
+    """What an agent makes of a board (Silver et al., 2017, methods): of each cell some features, of all of them together the logits of its moves.
+
+    hidden_BTD -> logits_BA float32.
+    """
+
+    config: TransformerConfig
+    actions: int
+    features: int = 8
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, hidden_BTD):
+        c = dataclasses.replace(self.config, dtype="float32")
+        x_BTF = jax.nn.relu(Dense(c, (self.features,), ("embed", None), hidden_BTD.shape[-1] ** -0.5, use_bias=True, name="cells")(hidden_BTD))
+        x_BF = constrain(x_BTF.reshape(len(x_BTF), -1), "batch", None)
+        return Dense(c, (self.actions,), (None, None), 0.1 * x_BF.shape[-1] ** -0.5, use_bias=True, name="out")(x_BF)
+
+
+class ValueHead(nn.Module):
+    """And how it expects the game to end for whoever is to move. hidden_BTD -> value_B float32 in [-1, 1], or any number where not `bounded`."""
+
+    config: TransformerConfig
+    bounded: bool = True
+    features: int = 4
+    hidden: int = 64
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, hidden_BTD):
+        c = dataclasses.replace(self.config, dtype="float32")
+        x_BTF = jax.nn.relu(Dense(c, (self.features,), ("embed", None), hidden_BTD.shape[-1] ** -0.5, use_bias=True, name="cells")(hidden_BTD))
+        x_BF = constrain(x_BTF.reshape(len(x_BTF), -1), "batch", None)
+        x_BF = jax.nn.relu(Dense(c, (self.hidden,), (None, None), (2 / x_BF.shape[-1]) ** 0.5, use_bias=True, name="hidden")(x_BF))
+        value_B = Dense(c, (1,), (None, None), 0.1 * self.hidden**-0.5, use_bias=True, name="out")(x_BF)[:, 0]
+        return jnp.tanh(value_B) if self.bounded else value_B

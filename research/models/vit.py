@@ -39,6 +39,7 @@ def variant(name: str) -> dict:
 @dataclasses.dataclass(frozen=True)
 class VitConfig(TransformerConfig):
     image_size: int
+    image_width: int | None
     channels: int
     patch_size: int
     class_token: bool
@@ -49,8 +50,9 @@ class VitConfig(TransformerConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            raise UserError(f"model.patch_size {self.patch_size} does not divide model.image_size {self.image_size}: choose two that do.")
+        for side in self.sides:
+            if self.patch_size < 1 or side < 1 or side % self.patch_size:
+                raise UserError(f"model.patch_size {self.patch_size} does not divide the {side} pixels of a side of the image: choose two that do.")
         if self.positions == "rotary" or "local" in self.attention_pattern:
             raise UserError("the patches of a ViT are no line of text: model.positions is learned or sincos, model.attention_pattern all dense.")
         if self.positions == "sincos" and self.width % 4:
@@ -65,19 +67,25 @@ class VitConfig(TransformerConfig):
             raise UserError(f"model.pixel_stddev is {self.pixel_stddev}: it must be more than 0.")
 
     @property
-    def grid(self) -> int:
-        """Patches along a side of the image."""
-        return self.image_size // self.patch_size
+    def sides(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along each of these."""
+        H, W = self.sides
+        return H // self.patch_size, W // self.patch_size
 
     @property
     def patches(self) -> int:
-        return self.grid**2
+        return self.grid[0] * self.grid[1]
 
 
 class Vit(nn.Module):
     """The encoder.
 
-    `inputs`: image (B, image_size, image_size, C) uint8.
+    `inputs`: image (B, H, W, C) uint8.
     `encode`: inputs -> hidden_BTD.
     `encode_visible`: inputs, index_BK int32 -> hidden (B, K, D), one more with a class token, of these K patches alone (arXiv 2111.06377, section 3).
     `embed`: inputs -> pooled_BD: the class token (first), the mean of the patches, or what a learned query attends to.
@@ -107,7 +115,7 @@ class Vit(nn.Module):
 
     def inputs(self, batch_size: int, length: int):
         c = self.config
-        return {"image": jax.ShapeDtypeStruct((batch_size, c.image_size, c.image_size, c.channels), jnp.uint8)}
+        return {"image": jax.ShapeDtypeStruct((batch_size, *c.sides, c.channels), jnp.uint8)}
 
     def encode(self, inputs):
         return self._encode(inputs["image"], None)
@@ -136,13 +144,13 @@ class Vit(nn.Module):
     def adapter(self, name: str, shape: tuple[int, ...]):
         """What makes the stored parameter `name` of another `shape` fit this model: a function of the array, or None where nothing can.
 
-        Positions learned at another image size are resized, so that fine-tuning at another resolution can start from them (section 3.2).
+        Positions learned at another image size, of a square, are resized, so that fine-tuning at another resolution can start from them (section 3.2).
         """
         c = self.config
         grid = round(max(0, shape[0] - c.class_token) ** 0.5)
         if name != "position/embedding" or shape != (grid**2 + c.class_token, c.width) or not grid:
             return None
-        return lambda table_TD: resize_positions(table_TD, grid, c.grid, c.class_token)
+        return lambda table_TD: resize_positions(table_TD, (grid, grid), c.grid, c.class_token)
 
 
 class AttentionPool(nn.Module):
@@ -186,23 +194,23 @@ def with_first(token_D, x_BND):
     return jnp.concatenate([jnp.broadcast_to(token_D, (len(x_BND), 1, x_BND.shape[-1])), x_BND], axis=1)
 
 
-def sincos(grid: int, width: int, class_token: bool):
+def sincos(grid: tuple[int, int], width: int, class_token: bool):
     """Fixed positions of a grid of patches, float32 (T, D): sines and cosines of x in D / 2 dimensions, of y in the others (arXiv 2104.02057).
 
     A class token, first, has zeros.
     """
-    y_N, x_N = (axis.reshape(-1) for axis in jnp.mgrid[:grid, :grid].astype(jnp.float32))
+    y_N, x_N = (axis.reshape(-1) for axis in jnp.mgrid[: grid[0], : grid[1]].astype(jnp.float32))
     frequency = 10_000.0 ** (-jnp.arange(width // 4) / (width // 4))
     position_ND = jnp.concatenate([f(axis_N[:, None] * frequency) for axis_N in (x_N, y_N) for f in (jnp.sin, jnp.cos)], axis=1)
     return jnp.pad(position_ND, ((int(class_token), 0), (0, 0)))
 
 
-def resize_positions(table_TD, old_grid: int, new_grid: int, class_token: bool):
+def resize_positions(table_TD, old_grid: tuple[int, int], new_grid: tuple[int, int], class_token: bool):
     """A table of learned positions for a grid of another size, by bicubic interpolation in the plane; the row of a class token, first, stays."""
     first, rest = table_TD[: int(class_token)], table_TD[int(class_token) :]
-    weights = cubic_weights(old_grid, new_grid)
-    plane = jnp.einsum("Yy,Xx,yxD->YXD", weights, weights, rest.reshape(old_grid, old_grid, -1), precision="highest")
-    return jnp.concatenate([first, plane.reshape(new_grid**2, -1)])
+    y_weights, x_weights = (cubic_weights(old, new) for old, new in zip(old_grid, new_grid))
+    plane = jnp.einsum("Yy,Xx,yxD->YXD", y_weights, x_weights, rest.reshape(*old_grid, -1), precision="highest")
+    return jnp.concatenate([first, plane.reshape(new_grid[0] * new_grid[1], -1)])
 
 
 def cubic_weights(old: int, new: int) -> np.ndarray:

@@ -69,28 +69,31 @@ class Checkpoints:
 
     def save(self, state: TrainState, source_state: dict, metrics: dict[str, float] | None):
         """Starts to save; `metrics` are those of an evaluation at this very step, if there was one."""
-        arrays = {item: ocp.args.StandardSave(tree) for item, tree in _items(state).items()}
+        position, kept = split_source(source_state)
+        arrays = {item: ocp.args.StandardSave(tree) for item, tree in (_items(state) | kept).items()}
         ranked = {self._metric: metrics[self._metric]} if metrics and self._metric in metrics else None
-        self._manager.save(int(state.step), args=ocp.args.Composite(source=ocp.args.JsonSave(source_state), **arrays), metrics=ranked, force=True)
+        self._manager.save(int(state.step), args=ocp.args.Composite(source=ocp.args.JsonSave(position), **arrays), metrics=ranked, force=True)
 
     def save_params(self, params):
         """Saves parameters alone, as step 0: to read, and for other runs to start from."""
         self._manager.save(0, args=ocp.args.Composite(params=ocp.args.StandardSave(params)), force=True)
 
-    def restore(self, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict]:
-        """The latest (state, source state), each array straight into its shards, whatever mesh saved it."""
+    def restore(self, shapes: TrainState, shardings: TrainState, source_state: dict) -> tuple[TrainState, dict]:
+        """The latest (state, source state), each array straight into its shards, whatever mesh saved it: those of the source as in `source_state`."""
         step = self.find()
         if not (self.directory / str(step) / "optimizer").exists():
             run = self.directory.parent
             raise UserError(f"{run} has parameters and no optimizer to go on with: train a new run from it, --config.init.from={run}.")
-        wanted = _items(_abstract(shapes, shardings))
+        wanted = _items(_abstract(shapes, shardings)) | jax.tree.map(ocp.utils.to_shape_dtype_struct, split_source(source_state)[1])
         advice = "Other code made this run: go back to its commit (provenance.json), or choose another --workdir"
         for item, tree in wanted.items():
             self._check_stored(step, item, self._stored(step, item), tree, advice)
         arrays = {item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
         with self._readable(step):
             found = self._manager.restore(step, args=ocp.args.Composite(source=ocp.args.JsonRestore(), **arrays))
-        return TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"]), found["source"]
+        kept = {"arrays": found["source_arrays"]} if "source_arrays" in wanted else {}
+        state = TrainState(params=found["params"], ema=found["ema"] if shapes.ema is not None else None, **found["optimizer"])
+        return state, found["source"] | kept
 
     def restore_params(self, shapes, shardings, step: int | None = None, allow_new: str | None = None, adapter=lambda *_: None, under: str = ""):
         """The parameters to use for anything but training on: their moving average where the run kept one.
@@ -184,6 +187,12 @@ def _items(state: TrainState) -> dict:
     """The arrays of a state as they are stored: one item each, so that the parameters can be read alone."""
     items = {"params": state.params, "optimizer": {"step": state.step, "opt_state": state.opt_state}}
     return items if state.ema is None else items | {"ema": state.ema}
+
+
+def split_source(source_state: dict) -> tuple[dict, dict]:
+    """What JSON can hold of a source's state, and the item of its arrays, if it has some."""
+    position = {name: value for name, value in source_state.items() if name != "arrays"}
+    return position, {"source_arrays": source_state["arrays"]} if "arrays" in source_state else {}
 
 
 def _differences(shapes, stored, allow_new: str | None) -> tuple[set[str], list[str]]:

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from research.core.sharding import param_shardings
+from research.core.streams import stream
 from research.core.types import Params
 
 
@@ -16,11 +17,6 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: Any
     ema: Params | None = None  # the moving average of params, where one is kept
-
-
-def stream(seed: int, step, name: str) -> jax.Array:
-    """The key of one use of randomness at one step: fold_in(fold_in(key(seed), step), stream)."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), ("init", "loss", "rounding").index(name))
 
 
 def split(params, names) -> tuple[Params, Params]:

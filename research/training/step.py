@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.core.streams import stream
 from research.core.types import Mean, loss_value
-from research.training.state import TrainState, join, split, stream
+from research.training.state import TrainState, join, split
 
 
 def make_train_step(loss_fn, optimizer, learning_rate, seed: int, accumulate: int = 1, ema_decay: float | None = None, frozen=frozenset()):

@@ -69,7 +69,7 @@ def test_pixels_lie_between_minus_one_and_one():
 
 
 def test_fixed_positions_are_sines_and_cosines_of_x_and_of_y():
-    table = sincos(3, 8, True)
+    table = sincos((3, 3), 8, True)
     assert table.shape == (10, 8) and not table[0].any()
     for y in range(3):
         for x in range(3):
@@ -84,7 +84,7 @@ def test_each_patch_is_embedded_at_its_place(vit):
     blocks = params["encoder"]["blocks"]
     ends = {name: {**blocks[name], last: jax.tree.map(jnp.zeros_like, blocks[name][last])} for name, last in (("attention", "out"), ("mlp", "down"))}
     params = params | {"encoder": params["encoder"] | {"blocks": blocks | ends}}
-    position = params["position"]["embedding"] if c.positions == "learned" else sincos(4, 12, c.class_token)
+    position = params["position"]["embedding"] if c.positions == "learned" else sincos((4, 4), 12, c.class_token)
     x = (IMAGES / 127.5 - 1).reshape(2, 4, 2, 4, 2).swapaxes(2, 3).reshape(2, 16, 4) @ params["patch"]["kernel"] + params["patch"]["bias"]
     if c.class_token:
         x = np.concatenate([np.broadcast_to(params["class_token"], (2, 1, 12)), x], axis=1)
@@ -162,7 +162,7 @@ def test_positions_resized_keep_the_plane(class_token):
     y, x = np.mgrid[:4, :4]
     table = np.stack([0 * x + 7.0, x, 10.0 * y], -1).reshape(16, 3)
     table = np.concatenate([[[-1, -2, -3]], table]) if class_token else table
-    found = np.asarray(resize_positions(jnp.asarray(table), 4, 8, class_token))
+    found = np.asarray(resize_positions(jnp.asarray(table), (4, 4), (8, 8), class_token))
     assert found.shape == (64 + class_token, 3)
     if class_token:
         assert found[0].tolist() == [-1, -2, -3]
@@ -170,7 +170,7 @@ def test_positions_resized_keep_the_plane(class_token):
     np.testing.assert_allclose(constant, 7, rtol=1e-5)
     np.testing.assert_allclose(across, np.broadcast_to([cubic(range(4), (i + 0.5) / 2 - 0.5) for i in range(8)], (8, 8)), atol=1e-5)
     np.testing.assert_allclose(down, 10 * across.T, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(resize_positions(jnp.asarray(table), 4, 4, class_token), table, atol=1e-5)
+    np.testing.assert_allclose(resize_positions(jnp.asarray(table), (4, 4), (4, 4), class_token), table, atol=1e-5)
 
 
 def started(folder, image_size, begin=None, **changes):
@@ -198,7 +198,7 @@ def small(tmp_path_factory):
 def test_a_run_starts_from_one_of_another_image_size(small, tmp_path):
     folder, params = small
     large = started(tmp_path / "large", 16, folder, seed=1, mesh__fsdp=2, mesh__rules="fsdp").params
-    expected = resize_positions(params["position"]["embedding"], 2, 4, True)
+    expected = resize_positions(params["position"]["embedding"], (2, 2), (4, 4), True)
     np.testing.assert_allclose(large["position"]["embedding"], expected, rtol=1e-5, atol=1e-6)
     for name in ("patch", "class_token", "encoder", "decoder"):
         jax.tree.map(np.testing.assert_array_equal, large[name], params[name])
@@ -220,7 +220,7 @@ def test_another_shape_that_nothing_adapts_is_refused(small, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"patch_size": 3}, "patch_size 3 does not divide model.image_size 8"),
+        ({"patch_size": 3}, "patch_size 3 does not divide the 8 pixels"),
         ({"patch_size": 0}, "patch_size 0"),
         ({"class_token": False}, "has no first token"),
         ({"pool": "last"}, "has no last token"),

@@ -1,0 +1,99 @@
+"""Board games on the device, from pgx (Koyamada et al., arXiv 2303.17503): two players, nothing hidden, no dice, moves in turn.
+
+G games at once, A actions.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pgx
+
+from research.core.errors import UserError
+from research.core.sharding import constrain
+
+# Of pgx's environments those in which a search that looks ahead with the true rules knows no more than a player does.
+KNOWN = ("tic_tac_toe", "connect_four", "othello", "hex", "go_9x9", "go_19x19", "animal_shogi", "gardner_chess", "chess", "shogi")
+SYMMETRY = {  # rows of SYMMETRIES in research/objectives/symmetry.py; none of the others has one
+    "tic_tac_toe": "dihedral",
+    "connect_four": "reflection",
+    "othello": "dihedral",
+    "hex": "half_turn",
+    "go_9x9": "dihedral",
+    "go_19x19": "dihedral",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """A game by its name in pgx. States are pgx's, G of them stacked. Raises UserError for a name that is none, or a game of another kind."""
+
+    name: str
+
+    def __post_init__(self):
+        if self.name not in pgx.available_envs():
+            raise UserError(f"rl.environment is {self.name!r}: choose one of {', '.join(KNOWN)}.")
+        if self.name not in KNOWN:
+            raise UserError(
+                f"rl.environment {self.name} has dice, hidden cards or one player, which no search here looks through: choose one of {', '.join(KNOWN)}."
+            )
+
+    @functools.cached_property
+    def env(self) -> pgx.Env:
+        return pgx.make(self.name)
+
+    @property
+    def actions(self) -> int:
+        return self.env.num_actions
+
+    @property
+    def symmetry(self) -> str:
+        return SYMMETRY.get(self.name, "none")
+
+    def model_fields(self) -> dict[str, Any]:
+        """Of a config's `model` group those that a board of this game asks for: one cell a patch, planes of zeros and ones as they are."""
+        H, W, C = self.env.observation_shape
+        board = dict(image_size=H, image_width=W, channels=C, patch_size=1, class_token=False, pool="mean")
+        return board | dict(pixel_mean=(0.0,), pixel_stddev=(1 / 255,), dropout=0.0)
+
+    def check(self, observation, actions: int):
+        """Raises UserError where a model that takes `observation` (G, H, W, C) and chooses among so many actions does not fit the game."""
+        (H, W, C), found = self.env.observation_shape, observation.shape[1:]
+        if (H, W, C) != found or actions != self.actions:
+            raise UserError(
+                f"{self.name} has a board of {H} x {W} cells with {C} planes and {self.actions} moves: set model.image_size={H}, model.image_width={W}, "
+                f"model.channels={C}, model.patch_size=1 and objective.actions={self.actions}."
+            )
+
+    def start(self, keys_G):
+        """G new games; the keys say which player, 0 or 1, begins."""
+        return split_over_games(jax.vmap(self.env.init)(keys_G))
+
+    def opened(self, state, moves_G, most: int, key):
+        """New games after `moves_G` moves at random in each, which are `most` at most; one that these would end stays new."""
+        after = state
+        for i, now in enumerate(jax.random.split(key, most)):
+            action_G = jax.random.categorical(now, jnp.where(after.legal_action_mask, 0.0, -jnp.inf))
+            after = where(i < moves_G, self.step(after, action_G), after)
+        return where(after.terminated, state, after)
+
+    def step(self, state, action_G):
+        """The games after a move of whoever is to move; one that is over stays as it is, with rewards of 0."""
+        return jax.vmap(self.env.step)(state, action_G)
+
+
+def reward_of(state, player_G):
+    """What the last move brought `player_G`: at the end 1 won, 0 drawn, -1 lost; before it 0."""
+    return jnp.take_along_axis(state.rewards, player_G[:, None], axis=1)[:, 0]
+
+
+def split_over_games(tree):
+    """Arrays (G, ...), each game on the devices that the batch's row would be on."""
+    return jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), tree)
+
+
+def where(condition_G, one, other):
+    """Of two trees of arrays (G, ...) the games of `one` where the condition holds, of `other` elsewhere."""
+    return jax.tree.map(lambda a, b: jnp.where(condition_G.reshape(-1, *[1] * (a.ndim - 1)), a, b), one, other)
