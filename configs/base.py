@@ -17,7 +17,7 @@ def model_fields():
     m.kv_heads = placeholder(int)  # heads of keys and values, each shared by H / kv_heads queries; absent: H
     m.mlp_width = 3072  # F, inside the MLP
     m.gated_mlp = False  # multiply the activated branch of the MLP by a linear one (SwiGLU where activation is silu)
-    m.activation = "gelu"  # gelu (erf), gelu_tanh, gelu_sigmoid (x sigmoid(1.702 x), as in CLIP), relu, silu
+    m.activation = "gelu"  # gelu (erf), gelu_tanh, gelu_sigmoid (x sigmoid(1.702 x), as in CLIP), relu, silu, tanh
     m.use_bias = True  # in linear maps and norms
     m.norm = "post"  # after the residual (post) or before the branch (pre)
     m.norm_type = "layer"  # layer (mean and variance) or rms (root mean square only)
@@ -57,6 +57,8 @@ def model_fields():
     m.pixel_mean = (0.5,)  # ViT: what pixels in [0, 1] are moved by, each channel or all
     m.pixel_stddev = (0.5,)  # ViT: what they are then divided by
 
+    m.observation_size = 4  # mlp: numbers that an observation is
+
     m.embedding_width = 512  # two_tower: of the space in which the towers meet
     m.temperature = 0.07  # two_tower: of the similarities, to begin with; it is learned
     return m
@@ -90,8 +92,20 @@ def get_config():
     c.objective.decoder_layers = 8  # masked_image: L of the decoder
     c.objective.decoder_heads = 16  # masked_image: H of the decoder
 
-    c.objective.actions = 1  # alpha_zero: moves there are, legal or not
-    c.objective.value_weight = 1.0  # alpha_zero: of the value's loss beside the policy's
+    c.objective.beta = 0.1  # dpo, ipo, kto: of the implicit reward; the more, the closer to the reference
+    c.objective.desirable_weight = 1.0  # kto: of completions that were chosen
+    c.objective.undesirable_weight = 1.0  # kto: of those rejected
+    c.objective.kl_weight = placeholder(float)  # reinforce, ppo, grpo, dr_grpo: of the divergence from the reference; absent: 0.03, 0.02, 0.04, 0
+    c.objective.entropy_weight = 0.0  # the same, and actor_critic: of the entropy
+    c.objective.clip = 0.2  # ppo, grpo, dr_grpo, actor_critic: how far the ratio of policies may go from 1
+    c.objective.clip_high = placeholder(float)  # ppo, grpo, dr_grpo: upwards; absent: as clip (arXiv 2503.14476, eq. 10)
+    c.objective.importance_cap = 2.0  # reinforce: the most that the ratio of policies counts
+    c.objective.value_clip = placeholder(float)  # ppo, actor_critic: how far the value may go from that of the rollout; absent: any
+    c.objective.discount = 1.0  # ppo, actor_critic: of a reward, for each step that it lies ahead
+    c.objective.gae_decay = 0.95  # ppo, actor_critic: lambda of the advantages
+    c.objective.completion_length = placeholder(int)  # dr_grpo: by which sums over tokens are divided; absent: data.length
+    c.objective.actions = 1  # alpha_zero, actor_critic: moves there are, legal or not
+    c.objective.value_weight = 1.0  # alpha_zero, ppo, actor_critic: of the value's loss beside the policy's
     c.objective.symmetry = "none"  # alpha_zero: how boards are turned in training: none, reflection, half_turn, dihedral
 
     c.data = ConfigDict()
@@ -101,6 +115,9 @@ def get_config():
     c.data.text_field = "text"  # the feature that holds the text
     c.data.second_text_field = placeholder(str)  # likewise of the second text, where an example is a pair of texts
     c.data.image_field = "image"  # the feature that holds the image
+    c.data.answer_field = placeholder(str)  # rollouts: the feature that holds the answer to a prompt, which text_field holds
+    c.data.chosen_field = placeholder(str)  # preference_pairs: the feature that holds the completion chosen, after the prompt in text_field
+    c.data.rejected_field = placeholder(str)  # preference_pairs: likewise the one rejected
     c.data.label_field = "label"  # the feature that holds the label
     c.data.language = "en"  # by whose rules sentences end
     c.data.train_split = "train"  # any TFDS split, "train[:99%]" too
@@ -127,15 +144,25 @@ def get_config():
     c.rl = ConfigDict()
     c.rl.experience = placeholder(str)  # where batches come from, in place of data.source: a row of EXPERIENCES in research/tables.py
     c.rl.updates = 16  # steps between two rounds of collecting experience
-    c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx
-    c.rl.games = 64  # self_play: side by side
-    c.rl.moves = 16  # self_play: that are made in each game in a round
+    c.rl.prompts = 32  # rollouts: prompts of a round
+    c.rl.group = 8  # rollouts: completions of each
+    c.rl.prompt_length = 16  # rollouts: tokens of a prompt, at most
+    c.rl.prompt_words = placeholder(int)  # rollouts: words of data.text_field that are the prompt; absent: all
+    c.rl.max_tokens = 16  # rollouts: tokens of a completion, at most; with prompt_length they make data.length
+    c.rl.eval_prompts = 256  # rollouts: prompts of an evaluation
+    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or "package.module:function"
+    c.rl.words = 12  # rollouts: that reward=words asks for, prompt and completion together
+    c.rl.judge = placeholder(str)  # rollouts: the run of a classifier or a reward model that reward=judge asks
+    c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx; control: an environment of gymnax, such as CartPole-v1
+    c.rl.games = 64  # self_play, control: side by side
+    c.rl.moves = 16  # self_play, control: that are made in each game in a round
     c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last are learned from
     c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (AlphaZero's own)
     c.rl.simulations = 32  # self_play: of a search
     c.rl.opponents = ("random",)  # self_play: whom an evaluation plays against: random, mcts:N (N simulations), perfect, any
-    c.rl.eval_games = 200  # self_play: with each of them, half of them begun
+    c.rl.eval_games = 200  # self_play: with each of them, half of them begun; control: in an evaluation
     c.rl.opening = 2  # self_play: moves at random with which a game begins: none to so many in training, so many between two checkpoints
+    c.rl.reward_scale = 1.0  # control: what rewards are multiplied by, so that returns are of the size of one
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adamw"  # adamw, lamb, lion, adafactor, sgd, muon
@@ -196,6 +223,7 @@ def get_config():
     c.run.steps = 1_000_000  # updates in all
     c.run.log_every = 100  # steps; every one is checked, these are written
     c.run.eval_every = 10_000  # steps; the last is always evaluated
+    c.run.eval_first = False  # evaluate before the first step too
     c.run.eval_batches = placeholder(int)  # at most; absent: the whole split
     c.run.save_every = 10_000  # steps; the last is always saved
     c.run.keep = 3  # latest checkpoints, besides the best

@@ -79,6 +79,9 @@ def _objective(config, vocabulary) -> Objective:
     )
 
 
+Judge = Callable[[str], Callable]
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """All of a config but its data: nothing in here has been computed yet."""
@@ -104,6 +107,16 @@ class Experiment:
     def own(self, params):
         """Of a tree over all parameters, what is the objective's own."""
         return params["base"] if isinstance(self.trained, Adapted) else params
+
+    def loaded(self, params):
+        """Of a tree over all parameters, what can come from elsewhere: the objective's own, but for a reference, which is made of the others."""
+        own = self.own(params)
+        return {name: x for name, x in own.items() if name != "reference"} if hasattr(self.objective, "begin") else own
+
+    def begin(self, params):
+        """The objective's own parameters, of those that were loaded."""
+        what: Any = self.objective
+        return jax.jit(what.begin, out_shardings=self.own(self.shardings.params))(params) if hasattr(what, "begin") else params
 
     def merged(self, params):
         """The parameters as the objective takes them: low-rank updates, where there are any, are added in."""
@@ -263,12 +276,12 @@ def check_classes(config, corpus: Corpus):
         )
 
 
-def training_source(e: Experiment, corpus: Corpus) -> Source:
+def training_source(e: Experiment, corpus: Corpus, judge: Judge | None = None) -> Source:
     """What the agent lives through where the config names an experience; else shuffled and repeated examples of the training split, first of the short
     length where the config has one."""
     d = e.config.data
     if e.config.rl.experience is not None:
-        lived = experience(e, corpus)
+        lived = experience(e, corpus, judge)
         _check_batch(lived.spec, e.objective.example_batch)
         with e.in_force():
             return ExperienceSource(lived, e.config.seed, e.config.rl.updates, e.merged)
@@ -285,10 +298,13 @@ def training_source(e: Experiment, corpus: Corpus) -> Source:
     return sources.Phases([(round(d.short_fraction * e.config.run.steps), source(d.short_length)), (0, source(d.length))])
 
 
-def experience(e: Experiment, corpus: Corpus) -> Experience:
-    made = look_up(EXPERIENCES, e.config.rl.experience, "rl.experience")(e.config, e.objective, corpus)
+def experience(e: Experiment, corpus: Corpus, judge: Judge | None) -> Experience:
+    """What the config's agent lives through. `judge`: the run that rl.judge names -> texts -> scores."""
+    made = look_up(EXPERIENCES, e.config.rl.experience, "rl.experience")(e.config, e.objective, corpus, judge)
     corpus.manifest["experience"] = made.manifest
     _check_best_metric(e.config, made.figures)
+    for field, rows in made.rows.items():
+        sharding.batch_sharding(e.mesh, e.rules, rows, field)
     return made
 
 
@@ -304,10 +320,10 @@ def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
 
 
-def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None) -> Callable:
+def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None, judge: Judge | None = None) -> Callable:
     """params -> metrics on a split; of the validation split also what the config's probe group names. Of an agent: what its experience measures."""
     if e.config.rl.experience is not None:
-        return experience(e, corpus).evaluate
+        return experience(e, corpus, judge).evaluate
     examples = validation_examples(e.config, corpus, split)
     probed = probes(e, corpus) if split == e.config.data.validation_split else lambda params: {}
     return lambda params: evaluate.evaluate(e.eval_step, params, eval_batches(e, examples, limit)) | probed(params)

@@ -5,6 +5,7 @@
 Prints one JSON object: the same figures that training logged for that step and split. Of several processes (--distributed) one prints.
 """
 
+import functools
 import json
 import pathlib
 
@@ -32,7 +33,7 @@ def main(argv):
     e = build.experiment(config, corpus.vocabulary)
     step, params = restore.trained_params(e, workdir, values.step)
     with e.in_force():
-        metrics = build.evaluator(e, corpus, split, config.run.eval_batches)(params)
+        metrics = build.evaluator(e, corpus, split, config.run.eval_batches, functools.partial(restore.judge, defaults=config))(params)
     if jax.process_index() == 0:
         named = "validation" if split == config.data.validation_split else split  # as training logs it
         print(json.dumps({"step": step} | {f"{named}/{name}": value for name, value in metrics.items()}))

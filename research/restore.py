@@ -4,18 +4,22 @@ import copy
 import dataclasses
 import pathlib
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from research import tables
-from research.build import Experiment
+from research.build import Experiment, experiment, has_vocabulary, objective_class
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError
 from research.core.types import Source
+from research.data.text_inputs import text_inputs
+from research.data.tokenizer import load_tokenizer, vocabulary
 from research.interop import directory, published, weights
 from research.interop.family import PLAIN, Family
 from research.models import lora
@@ -32,7 +36,7 @@ def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> s
     fresh = jax.jit(e.init, out_shardings=e.shardings)()  # made where it will live: no device and no host holds it whole
     if e.config.init["from"] is None:
         return fresh
-    params = jax.tree.map(lambda new, old: new if old is None else old, e.own(fresh.params), pretrained(e))
+    params = e.begin(jax.tree.map(lambda new, old: new if old is None else old, e.loaded(fresh.params), pretrained(e)))
     params = params if e.trained is e.objective else fresh.params | {"base": params}
     return fresh._replace(params=params, ema=None if fresh.ema is None else jax.tree.map(jax.numpy.copy, params))
 
@@ -43,7 +47,7 @@ def pretrained(e: Experiment):
     path = published.resolve(e.config.init["from"])
     if directory.is_directory(path):
         return huggingface_params(e, open_directory(path))
-    there, shapes, shardings = existing(path), e.own(e.shapes.params), e.own(e.shardings.params)
+    there, shapes, shardings = existing(path), e.loaded(e.shapes.params), e.loaded(e.shardings.params)
     adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
     how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
     stored = there.stored_params()
@@ -75,7 +79,7 @@ def huggingface_params(e: Experiment, tensors):
     what: Any = e.objective  # of a model
     adapter = getattr(what.model, "adapter", lambda name, shape: None)
     rows = of.rows(e.config.model, e.config.objective.name)
-    return weights.load(tensors, rows, e.own(e.shapes.params), e.own(e.shardings.params), allow_new, of.ignored(e.config), adapter)
+    return weights.load(tensors, rows, e.loaded(e.shapes.params), e.loaded(e.shardings.params), allow_new, of.ignored(e.config), adapter)
 
 
 def _check_head(of: Family, tensors, config):
@@ -126,6 +130,36 @@ def check_model(there, here, where, free: set[str] = FREE):
         differ += [f"model{'.' * bool(view)}{view}.{name} is {a[name]!r} there, {b[name]!r} here" for name in ("name", *names) if a[name] != b[name]]
     if differ:
         raise UserError(f"{where} is another model: {'; '.join(differ[:5])}. Set these fields as they are there.")
+
+
+def judge(run: str, defaults) -> Callable[[Sequence[str]], np.ndarray]:
+    """What a run makes of texts, as a function texts -> (N,) float32: of a classifier the probability of the last class, of others the score.
+
+    `defaults`: a config with the fields that came after the run was made. A text that is too long is cut. Raises UserError for a run of another kind.
+    """
+    workdir = pathlib.Path(run)
+    config = fitting(config_lib.read(workdir / "config.json", ConfigDict(defaults)), [])
+    predicts = getattr(objective_class(config), "predicts", None)
+    if predicts not in ("label", "score") or not has_vocabulary(config):
+        raise UserError(f"rl.judge={run} was trained for {config.objective.name}, which gives no text a label or a score: name a run that does.")
+    tokenizer = load_tokenizer(workdir / "tokenizer.json")
+    e = experiment(config, vocabulary(tokenizer, config.data.end_token))
+    what: Any = e.objective
+    _, params = trained_params(e, workdir)
+    predict, size = jax.jit(what.predict), config.data.eval_batch_size
+
+    def of(texts):
+        found = []
+        for begin in range(0, len(texts), size):
+            some = list(texts[begin : begin + size])
+            filled = some + some[-1:] * (size - len(some))  # one size is compiled
+            inputs = [text_inputs([text], tokenizer, what.vocabulary, config.data.length) for text in filled]
+            with e.in_force():
+                told = jax.device_get(predict(params, {name: np.stack([x[name] for x in inputs]) for name in inputs[0]}))
+            found.append((told["probabilities"][:, -1] if predicts == "label" else told["score"])[: len(some)])
+        return np.concatenate(found)
+
+    return of
 
 
 def fitting(config, argv: list[str]):

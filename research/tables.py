@@ -8,6 +8,7 @@ import dataclasses
 from research.core.config import look_up
 from research.core.errors import UserError
 from research.data import text
+from research.data.arithmetic import Arithmetic
 from research.data.augment import Augmentation
 from research.data.corpus import Corpus
 from research.data.emoji import Emoji
@@ -18,6 +19,8 @@ from research.data.mnist_5k import Mnist5k
 from research.data.movie_reviews import MovieReviews
 from research.data.packing import PackedPairs, PackedText
 from research.data.pairs import SentencePairs
+from research.data.preferences import PreferencePairs
+from research.data.prompts import Prompts
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextPairs, TextTriples, TextViews
 from research.data.wikipedia_sample import WikipediaSample, WikipediaTopics
@@ -28,17 +31,24 @@ from research.interop.vit import DINOV2, VIT
 from research.models.bert import Bert
 from research.models.gpt import Gpt
 from research.models.layers import TransformerConfig
+from research.models.mlp import Perceptron, PerceptronConfig
 from research.models.resnet import ResNet
 from research.models.two_tower import TwoTower
 from research.models.vit import Vit, VitConfig
+from research.objectives.actor_critic import ActorCritic
 from research.objectives.alpha_zero import AlphaZero
 from research.objectives.causal_lm import CausalLM
 from research.objectives.contrastive import Clip, NtXent, SigLip, SimCse
 from research.objectives.masked_image import MaskedImage
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.policy_gradient import DrGrpo, Grpo, Ppo, Reinforce
+from research.objectives.preference import Dpo, Ipo, Kto, RewardModel
 from research.objectives.supervised import ImageClassification, QuestionAnswering, SequenceClassification, SequenceRegression, TokenClassification
+from research.rl import rewards
 from research.rl.arena import Arena
+from research.rl.control import Control, Environment
 from research.rl.games import Game
+from research.rl.rollouts import Rollouts
 from research.rl.self_play import SelfPlay
 from research.training import probe
 from research.training.trackers import MLflow, WeightsAndBiases
@@ -173,9 +183,43 @@ def arena(config, objective) -> Arena:
     return Arena(game, objective.predict, r.search, r.simulations, r.opponents, r.eval_games, r.opening)
 
 
-def self_play(config, objective, corpus: Corpus) -> SelfPlay:
+def preference_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
+    d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
+    records = corpus.records(split, text_field="text", chosen_field="text", rejected_field="text")
+    return PreferencePairs(records, (d.text_field, d.chosen_field, d.rejected_field), tokenizer, vocabulary, length)
+
+
+def prompts(config, corpus: Corpus, split: str) -> Prompts:
+    d, fields = config.data, ("text_field", *(["answer_field"] if config.data.answer_field is not None else []))
+    records = corpus.records(split, **dict.fromkeys(fields, "text"))
+    return Prompts(records, tuple(d[field] for field in fields), *corpus.text_tools(), config.rl.prompt_length, config.rl.prompt_words)
+
+
+def rollouts(config, objective, corpus: Corpus, judge) -> Rollouts:
+    r, d = config.rl, config.data
+    if not hasattr(objective, "log_probs"):
+        raise UserError(f"rl.experience=rollouts trains a language model, which objective.name={config.objective.name} does not: choose grpo, dr_grpo, ppo, reinforce, dpo, ipo or kto.")
+    worth = look_up(REWARDS, r.reward, "rl.reward")(r, judge)
+    asked, held_out = prompts(config, corpus, d.train_split), prompts(config, corpus, d.validation_split)
+    return Rollouts(objective, corpus.text_tools()[0], asked, held_out, worth, r.prompts, r.group, r.max_tokens, r.eval_prompts)
+
+
+def asked_judge(r, judge):
+    if r.judge is None:
+        raise UserError("rl.reward=judge asks a model: name its run as config.rl.judge.")
+    return rewards.judged(judge(r.judge))
+
+
+def self_play(config, objective, corpus: Corpus, judge) -> SelfPlay:
     r = config.rl
     return SelfPlay(arena(config, objective), objective.example_batch, r.games, r.moves, r.kept)
+
+
+def control(config, objective, corpus: Corpus, judge) -> Control:
+    r = config.rl
+    if not isinstance(objective, ActorCritic):
+        raise UserError(f"rl.experience=control is what an actor_critic learns from, objective.name is {config.objective.name}: choose that.")
+    return Control(Environment(r.environment), objective, r.games, r.moves, r.updates, r.eval_games, r.reward_scale)
 
 
 MODELS = {  # name -> function(a model group of the config) -> module
@@ -184,6 +228,7 @@ MODELS = {  # name -> function(a model group of the config) -> module
     "gpt": lambda group: Gpt(from_fields(TransformerConfig, group)),
     "vit": lambda group: Vit(from_fields(VitConfig, group)),
     "resnet": lambda group: ResNet(from_fields(VitConfig, group)),
+    "mlp": lambda group: Perceptron(from_fields(PerceptronConfig, group)),
 }
 OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/types.py for what its fields are given
     "masked_lm": MaskedLM,
@@ -199,11 +244,21 @@ OBJECTIVES = {  # name -> frozen dataclass; see the Objective of research/core/t
     "question_answering": QuestionAnswering,
     "image_classification": ImageClassification,
     "alpha_zero": AlphaZero,
+    "actor_critic": ActorCritic,
+    "dpo": Dpo,
+    "ipo": Ipo,
+    "kto": Kto,
+    "reward_model": RewardModel,
+    "reinforce": Reinforce,
+    "ppo": Ppo,
+    "grpo": Grpo,
+    "dr_grpo": DrGrpo,
 }
 DATASETS = {  # name -> TFDS builder class; any other name is asked of TFDS itself
     "wikipedia_sample": WikipediaSample,
     "wikipedia_topics": WikipediaTopics,
     "movie_reviews": MovieReviews,
+    "arithmetic": Arithmetic,
     "mnist_5k": Mnist5k,
     "fashion_mnist": FashionMnist,
     "emoji": Emoji,
@@ -221,9 +276,17 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "text_views": text_views,
     "text_pairs": text_pairs,
     "text_triples": text_triples,
+    "preference_pairs": preference_pairs,
 }
-EXPERIENCES = {  # name -> function(config, objective, corpus) -> Experience (research/rl/experience.py)
+EXPERIENCES = {  # name -> function(config, objective, corpus, judge: function(run) -> function(texts) -> scores) -> Experience (research/rl/experience.py)
     "self_play": self_play,
+    "control": control,
+    "rollouts": rollouts,
+}
+REWARDS = {  # name -> function(the rl group of the config, judge) -> Reward (research/rl/rewards.py)
+    "exact_answer": lambda r, judge: rewards.exact_answer,
+    "words": lambda r, judge: rewards.words(r.words),
+    "judge": asked_judge,
 }
 FAMILIES = {  # model_type of a Hugging Face config.json -> research/interop/family.py
     "bert": BERT,

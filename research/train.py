@@ -7,6 +7,7 @@ before the end. Stopped otherwise the exit code is 75: to be started again. --re
 """
 
 import contextlib
+import functools
 import pathlib
 import sys
 import time
@@ -32,8 +33,9 @@ def main(argv):
     run_directory.check_config(workdir, config, base.get_config())
     corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
-    source = build.training_source(e, corpus)
-    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches)
+    judge = functools.partial(restore.judge, defaults=config)
+    source = build.training_source(e, corpus, judge)
+    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches, judge)
     r, speaks = config.run, jax.process_index() == 0
     with contextlib.ExitStack() as closing:
         if speaks:
@@ -63,7 +65,7 @@ def main(argv):
             e.train_step,
             lambda batch: e.place(batch, config.data.batch_size),
             lambda state: evaluate(e.merged(state.params if state.ema is None else state.ema)),
-            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every, values.until),
+            loop.Schedule(r.steps, r.log_every, r.eval_every, r.save_every, r.eval_first, values.until),
             checkpoints,
             writer,
             progress,

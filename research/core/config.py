@@ -127,14 +127,14 @@ def _explained(error: Exception, argv) -> Exception:
 AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. What is said of model.* goes for the towers model.first and model.second too
     1: "run.steps run.log_every run.eval_every run.save_every run.keep run.eval_batches data.batch_size data.eval_batch_size data.threads data.buffer "
     "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size model.image_width "
-    "model.channels model.patch_size model.embedding_width objective.decoder_width objective.decoder_layers "
+    "model.channels model.patch_size model.observation_size model.embedding_width objective.decoder_width objective.decoder_layers "
     "objective.decoder_heads objective.classes objective.loss_chunks objective.pairs_per_row model.microbatches model.scan_unroll probe.limit probe.neighbors lora.rank "
     "objective.actions rl.updates rl.games rl.moves rl.kept rl.simulations rl.eval_games",
     8: "data.length data.short_length model.vocab_size",
     0: "model.token_types rl.opening objective.value_weight objective.projection_width objective.z_loss objective.mixup objective.cutmix "
     "data.color_jitter data.randaugment_layers data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
-MORE_THAN_0 = "model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
+MORE_THAN_0 = "rl.reward_scale model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (
     "objective.mask_rate objective.label_smoothing data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
     "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"

@@ -136,6 +136,11 @@ def constrain(x, *axes):
     return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules)) if rules else x
 
 
+def split_rows(tree):
+    """Arrays (rows, ...), each row on the devices that it would have in a batch."""
+    return jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), tree)
+
+
 def gathered(x, along: str, *axes):
     """`x`, of these logical axes, held whole along one of them before it is used; its gradient is split along it as x is.
 

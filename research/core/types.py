@@ -55,7 +55,8 @@ class Objective(Protocol):
     A field has the value of the config's `objective` group under its name; four are given by build.py: `model`, `vocabulary`, `batch_size` and
     `length`. One with a field `vocabulary` is of text: it gets a tokenizer, trained if there is none.
 
-    One with a property `frozen`, a set of paths, keeps those parameters as they are: a teacher, a reference, what low-rank updates adapt.
+    One with a method `begin(params) -> params` holds, as params["reference"], a copy of what training began with, which that makes of the others: it is never
+    loaded from elsewhere. One with a property `frozen`, a set of paths, keeps those parameters as they are: a teacher, a reference, what low-rank updates adapt.
 
     The loss is the sum of the means of `terms`: an objective with one loss returns one term, BERT returns two
     (its two means have different counts, so no single (total, count) pair could be accumulated exactly).

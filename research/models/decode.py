@@ -110,6 +110,44 @@ def stream(decoder: Decoder, sampling: Sampling, params, tokens_BT, lengths_B, k
             chosen_B, state = ahead
 
 
+class Completed(NamedTuple):
+    """Rows (B, S) of prompt and completion: what the model chose is where mask_BS, bool, is True, the end token among it, with its log-probability."""
+
+    tokens_BS: jax.Array
+    mask_BS: jax.Array
+    log_probs_BS: jax.Array  # float32; 0 elsewhere
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def complete(decoder: Decoder, temperature: float, max_tokens: int, params, tokens_BT, lengths_B, keys_B) -> Completed:
+    """Goes on from the prompts, tokens_BT int32 of lengths_B, by at most `max_tokens` tokens, all of it on the devices: S = T + max_tokens.
+
+    Draws with a row's own key and position, as `step` does, from the softmax of logits / temperature, whose logarithm it keeps.
+    """
+    (B, T), rows_B = tokens_BT.shape, jnp.arange(len(tokens_BT))
+    slots = T + max_tokens
+    padded_BS = jnp.pad(jnp.where(jnp.arange(T) < lengths_B[:, None], tokens_BT, 0), ((0, 0), (0, max_tokens)))
+    begin = Completed(padded_BS, jnp.zeros((B, slots), bool), jnp.zeros((B, slots)))
+
+    def goes_on(carry):
+        n, state, _ = carry
+        return (n < max_tokens) & ~state.done_B.all()
+
+    def draw(carry):
+        n, state, made = carry
+        logits_B1V, cache = forward(decoder, params, state.cache, state.token_B[:, None], state.position_B[:, None])
+        log_p_BV = jax.nn.log_softmax(logits_B1V[:, 0] / temperature)
+        token_B = jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in)(keys_B, state.position_B), log_p_BV).astype(jnp.int32)
+        at_B, draws_B = state.position_B + 1, ~state.done_B
+        put = lambda x_BS, new_B: x_BS.at[rows_B, at_B].set(jnp.where(draws_B, new_B, x_BS[rows_B, at_B]))
+        made = Completed(put(made.tokens_BS, token_B), put(made.mask_BS, draws_B), put(made.log_probs_BS, log_p_BV[rows_B, token_B]))
+        done_B = state.done_B | (token_B == decoder.end)
+        return n + 1, State(cache, token_B, jnp.where(done_B, state.position_B, at_B), state.seen_BV, done_B), made
+
+    state = prefill(decoder, slots, params, tokens_BT, lengths_B)
+    return jax.lax.while_loop(goes_on, draw, (0, state, begin))[2]
+
+
 def choose(sampling: Sampling, logits_BV, seen_BV, keys_B):
     """token_B int32, drawn from the softmax of the logits as `sampling` bends them, with one key a row; the likeliest at temperature 0."""
     logits_BV = penalise(logits_BV, seen_BV, sampling.repetition_penalty)

@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "gelu_sigmoid": activation(lambda x: x * jax.nn.sigmoid(1.702 * x)),  # section 2 there; as in CLIP
     "relu": activation(jax.nn.relu),
     "silu": activation(jax.nn.silu),  # gated: SwiGLU (arXiv 2002.05202), as in Llama
+    "tanh": activation(jnp.tanh),  # as in PPO for control (arXiv 1707.06347, section 6.1)
 }
 
 POOLERS = {"tanh": jnp.tanh, "relu": jax.nn.relu}

@@ -5,7 +5,7 @@ import functools
 import re
 
 import jax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from research.core.errors import UserError
 from research.core.types import Batch, BatchSpec, Means, Objective, Params
@@ -36,20 +36,25 @@ class Adapted:
 
     @functools.cached_property
     def logical_axes(self):
-        axes = self.inner.logical_axes
-        return {"base": axes, "lora": lora.axes(axes, self.pattern)}
+        return {"base": self.inner.logical_axes, "lora": lora.axes(self._adaptable, self.pattern)}
+
+    @property
+    def _adaptable(self):
+        """The logical axes of all parameters that are not frozen in `inner` already, such as those of a reference."""
+        flat, frozen = flatten_dict(self.inner.logical_axes, sep="/"), getattr(self.inner, "frozen", frozenset())
+        return unflatten_dict({name: axes for name, axes in flat.items() if name not in frozen}, sep="/")
 
     @property
     def frozen(self) -> frozenset[str]:
         base = flatten_dict(self.logical_axes["base"], sep="/")
-        trained = {name for name in base if self.trained and re.search(self.trained, name)}
+        trained = {name for name in flatten_dict(self._adaptable, sep="/") if self.trained and re.search(self.trained, name)}
         if self.trained and not trained:
             raise UserError(f"lora.trained {self.trained!r} matches no parameter: they are {', '.join(list(base)[:3])}, ... ({len(base)} in all).")
         return frozenset(f"base/{name}" for name in base.keys() - trained)
 
     def init(self, rng: jax.Array) -> Params:
         base = self.inner.init(rng)
-        return {"base": base, "lora": lora.init(jax.random.fold_in(rng, 1), base, self.logical_axes["base"], self.pattern, self.rank)}
+        return {"base": base, "lora": lora.init(jax.random.fold_in(rng, 1), base, self._adaptable, self.pattern, self.rank)}
 
     def merge(self, params: Params) -> Params:
         """Parameters of `inner` that do the same."""

@@ -9,6 +9,8 @@ from research.core import linen
 from research.core.errors import UserError
 from research.models.heads import PolicyHead, ValueHead
 
+TAKERS = {"image": ("vit", "resnet"), "observation": ("mlp",)}  # what models take -> those that do, by their names in a config
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyValue:
@@ -19,10 +21,12 @@ class PolicyValue:
     actions: int = 1
     separable = True
     bounded = True  # values lie in [-1, 1]
+    reads = ("image",)  # what an observation may be: of TAKERS
 
     def __post_init__(self):
-        if "image" not in getattr(self.model, "inputs", lambda *_: {})(1, 1):
-            raise UserError(f"{type(self).__name__} reads boards and pictures, not text: choose model.name vit or resnet.")
+        if not set(self.reads) & set(getattr(self.model, "inputs", lambda *_: ())(1, 1)):
+            kinds, models = [f"{kind}s" for kind in self.reads], [model for kind in self.reads for model in TAKERS[kind]]
+            raise UserError(f"{type(self).__name__} reads {' or '.join(kinds)}, not text: choose model.name {' or '.join(models)}.")
 
     @property
     def heads(self):

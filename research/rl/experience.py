@@ -15,6 +15,7 @@ class Experience(Protocol):
 
     spec: BatchSpec  # of the global batch
     figures: list[str]  # what `evaluate` measures, by name
+    rows: dict[str, int]  # what is done side by side, and so split over the devices as a batch is: how many, under the name of the field that says it
     manifest: dict  # what it is made of: kept with the run, and the same when it goes on
 
     def start(self, key) -> Any:
@@ -23,8 +24,8 @@ class Experience(Protocol):
     def collect(self, params: Params, store, key) -> Any:
         """The store after some more of it under the policy of `params`."""
 
-    def sample(self, store, key) -> Batch:
-        """A batch of what is in the store."""
+    def sample(self, store, turn: int, key) -> Batch:
+        """A batch of what is in the store, of which `turn` have been taken since something was last collected."""
 
     def evaluate(self, params: Params) -> dict[str, float]: ...
 
@@ -44,7 +45,7 @@ class ExperienceSource:
     def next(self, params: Params) -> Batch:
         if self._next % self._updates == 0:
             self._store = self._experience.collect(self._merged(params), self._store, stream(self._seed, self._next + 1, "collect"))
-        batch = self._experience.sample(self._store, stream(self._seed, self._next, "sample"))
+        batch = self._experience.sample(self._store, self._next % self._updates, stream(self._seed, self._next, "sample"))
         self._next += 1
         return batch
 

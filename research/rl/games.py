@@ -42,7 +42,8 @@ class Game:
 
     @functools.cached_property
     def env(self) -> pgx.Env:
-        return pgx.make(self.name)
+        with jax.ensure_compile_time_eval():  # pgx imports the game's module, whose constants a function being traced must not keep
+            return pgx.make(self.name)
 
     @property
     def actions(self) -> int:
@@ -53,10 +54,8 @@ class Game:
         return SYMMETRY.get(self.name, "none")
 
     def model_fields(self) -> dict[str, Any]:
-        """Of a config's `model` group those that a board of this game asks for: one cell a patch, planes of zeros and ones as they are."""
-        H, W, C = self.env.observation_shape
-        board = dict(image_size=H, image_width=W, channels=C, patch_size=1, class_token=False, pool="mean")
-        return board | dict(pixel_mean=(0.0,), pixel_stddev=(1 / 255,), dropout=0.0)
+        """Of a config's `model` group those that a board of this game asks for."""
+        return board_fields(self.env.observation_shape)
 
     def check(self, observation, actions: int):
         """Raises UserError where a model that takes `observation` (G, H, W, C) and chooses among so many actions does not fit the game."""
@@ -82,6 +81,13 @@ class Game:
     def step(self, state, action_G):
         """The games after a move of whoever is to move; one that is over stays as it is, with rewards of 0."""
         return jax.vmap(self.env.step)(state, action_G)
+
+
+def board_fields(shape) -> dict[str, Any]:
+    """Of a config's `model` group those that a board (H, W, C) asks for: one cell a patch, planes of zeros and ones as they are."""
+    H, W, C = shape
+    board = dict(image_size=H, image_width=W, channels=C, patch_size=1, class_token=False, pool="mean")
+    return board | dict(pixel_mean=(0.0,), pixel_stddev=(1 / 255,), dropout=0.0)
 
 
 def reward_of(state, player_G):

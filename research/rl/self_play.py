@@ -47,6 +47,10 @@ class SelfPlay:
         return self.arena.figures
 
     @property
+    def rows(self) -> dict[str, int]:
+        return {"rl.games": self.games} | self.arena.rows
+
+    @property
     def manifest(self) -> dict:
         return {"environment": self.game.name, "version": self.game.env.version}
 
@@ -100,7 +104,7 @@ class SelfPlay:
         return split_over_games({"state": state, "ring": ring}) | {"moves": moves}
 
     @functools.partial(jax.jit, static_argnums=0)
-    def sample(self, store, key):
+    def sample(self, store, turn, key):
         """A batch drawn evenly from the moves whose games have ended. Each of a number of parts of the games gives as many rows, so that none has to leave its
         devices; rows of a part in which no game has ended yet are not valid."""
         (B,) = self.spec["valid"].shape

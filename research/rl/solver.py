@@ -31,7 +31,7 @@ class Solved:
 
     def __init__(self, game: Game):
         self._step = jax.jit(game.step)
-        self._start = jax.device_get(game.start(jax.random.split(jax.random.key(0), 1)))
+        self._start = jax.device_get(jax.jit(game.start)(jax.random.split(jax.random.key(0), 1)))
         layers, moves, count = [self._start], list[Moves](), 1
         while len(layers[-1].terminated):
             moves.append(self._moves(layers[-1], layers[-1].legal_action_mask))

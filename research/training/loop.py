@@ -31,6 +31,7 @@ class Schedule:
     log_every: int
     eval_every: int
     save_every: int
+    eval_first: bool = False
     until: int | None = None
 
     def due(self, every: int, step: int) -> bool:
@@ -69,17 +70,16 @@ def train(
 
     with _stop_signals() as told_to_stop:
         while True:
-            validation, stopping = None, told_to_stop(step)
-            if step > started:
-                if schedule.due(schedule.eval_every, step):
-                    look()
-                    with progress.pause("evaluating"):
-                        validation = evaluate(state)
-                    writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
-                if schedule.due(schedule.save_every, step) or stopping:
-                    look()  # only a state whose loss was finite is saved
-                    with progress.pause("saving"):
-                        checkpoints.save(state, source.state(), validation and {f"validation/{k}": v for k, v in validation.items()})
+            validation, stopping, moved = None, told_to_stop(step), step > started
+            if moved and schedule.due(schedule.eval_every, step) or schedule.eval_first and step == 0:
+                look()
+                with progress.pause("evaluating"):
+                    validation = {f"validation/{name}": value for name, value in evaluate(state).items()}
+                writer.write(step, validation)
+            if moved and (schedule.due(schedule.save_every, step) or stopping):
+                look()  # only a state whose loss was finite is saved
+                with progress.pause("saving"):
+                    checkpoints.save(state, source.state(), validation)
             if schedule.over(step) or stopping:
                 break
             batch = place(source.next(state.params))
