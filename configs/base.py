@@ -80,11 +80,11 @@ def get_config():
     c.objective.pairs_per_row = 1  # masked_lm: sentence pairs that may share a row, none seeing another, so that less is padding (arXiv 2107.02027)
     c.objective.z_loss = 0.0  # causal_lm: weight of log(Z)^2, which keeps logits from drifting (arXiv 2204.02311, section 5)
     c.objective.loss_chunks = 1  # causal_lm: parts of the tokens of a row, of which one has its logits in memory at a time
-    c.objective.label_smoothing = 0.0  # causal_lm, classification: probability taken from the label and spread over all
+    c.objective.label_smoothing = 0.0  # causal_lm, classification: probability taken from the label and spread over all; dpo: that a pair is the wrong way round
     c.objective.classes = 2  # classification: labels there are
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
-    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05
+    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05. Where completions are rolled out: of the draws; absent: 1
     c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses; 0: none
     c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
     c.objective.initial_bias = -10.0  # siglip: of the logits, to begin with; it is learned
@@ -105,7 +105,7 @@ def get_config():
     c.objective.gae_decay = 0.95  # ppo, actor_critic: lambda of the advantages
     c.objective.completion_length = placeholder(int)  # dr_grpo: by which sums over tokens are divided; absent: data.length
     c.objective.actions = 1  # alpha_zero, actor_critic: moves there are, legal or not
-    c.objective.value_weight = 1.0  # alpha_zero, ppo, actor_critic: of the value's loss beside the policy's
+    c.objective.value_weight = placeholder(float)  # alpha_zero, ppo, actor_critic: of the value's loss beside the policy's; absent: 1, 0.5, 0.5
     c.objective.symmetry = "none"  # alpha_zero: how boards are turned in training: none, reflection, half_turn, dihedral
 
     c.data = ConfigDict()
@@ -157,7 +157,7 @@ def get_config():
     c.rl.games = 64  # self_play, control: side by side
     c.rl.moves = 16  # self_play, control: that are made in each game in a round
     c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last are learned from
-    c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (AlphaZero's own)
+    c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (MuZero's)
     c.rl.simulations = 32  # self_play: of a search
     c.rl.opponents = ("random",)  # self_play: whom an evaluation plays against: random, mcts:N (N simulations), perfect, any
     c.rl.eval_games = 200  # self_play: with each of them, half of them begun; control: in an evaluation

@@ -16,7 +16,7 @@ from configs import base
 from research import build, restore
 from research.core import config as config_lib
 from research.core import sharding
-from research.core.errors import run_command
+from research.core.errors import UserError, run_command
 
 
 def main(argv):
@@ -28,6 +28,8 @@ def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     sharding.join_processes(values.distributed)
     workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
+    if values.split and config.rl.experience is not None:
+        raise UserError(f"{workdir} is an agent's, which is measured as config.rl says and on no split of a data set: leave out --split.")
     split = values.split or config.data.validation_split
     corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)

@@ -13,7 +13,6 @@ import sys
 
 import jax
 import numpy as np
-import pgx
 from absl import flags
 
 from configs import base
@@ -125,6 +124,8 @@ def ending(states, you: str) -> str:
 
 def write(values, game, states, actions):
     if values.svg:
+        import pgx  # which uses JAX as soon as it is imported
+
         pgx.save_svg_animation([jax.tree.map(lambda x: x[0], state) for state in states], values.svg, frame_duration_seconds=0.7)
         print(f"The game as a picture: {values.svg}")
     if values.sgf:

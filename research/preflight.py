@@ -30,7 +30,7 @@ from research.core.errors import UserError, run_command
 from research.core.sharding import partition_spec, path_name
 from research.models import decode
 
-STEPS = ("train", "evaluation", "decode")
+STEPS = ("train", "evaluation", "decode", "collect")
 
 
 def main(argv):
@@ -105,9 +105,11 @@ def examine(e: build.Experiment, steps, chip: chips.Chip | None) -> dict:
         "large_and_whole": large_and_whole(e),
         "steps": {},
     }
+    if (lived := experience_of(e)) is not None:
+        found["steps_a_round"] = config.rl.updates
     with e.in_force():
         found["jaxpr_flops_in_a_step"] = count_flops(e.train_step, e.shapes, e.trained.example_batch)
-        for name, (step, args) in compiled_steps(e).items():
+        for name, (step, args) in compiled_steps(e, lived).items():
             if name == "train" or name in steps:
                 print(f"compiling the {name} step for {len(devices):,} x {devices[0].device_kind}", file=sys.stderr, flush=True)
                 found["steps"][name] = measured(e, name, step, args, chip)
@@ -121,7 +123,7 @@ def version(package: str) -> str | None:
         return None
 
 
-def compiled_steps(e: build.Experiment) -> dict[str, tuple[Callable, tuple]]:
+def compiled_steps(e: build.Experiment, lived=None) -> dict[str, tuple[Callable, tuple]]:
     """{name: (jitted step, its arguments as shapes)} of the steps that a run would compile."""
     at = lambda shape, *axes: jax.ShapeDtypeStruct(
         shape.shape, shape.dtype, sharding=jax.sharding.NamedSharding(e.mesh, partition_spec(axes, e.rules))
@@ -136,7 +138,24 @@ def compiled_steps(e: build.Experiment) -> dict[str, tuple[Callable, tuple]]:
     }
     if getattr(e.objective, "generates", False):
         steps["decode"] = (decode.step, decode_arguments(e, params, rows, at))
+    if lived is not None:
+        steps["collect"] = type(lived).collect, collect_arguments(e, lived, params, at)
     return steps
+
+
+def experience_of(e: build.Experiment):
+    """That of an agent which collects on the devices; None where there is none. One of text decodes, in steps of their own."""
+    if e.config.rl.experience is None or build.has_vocabulary(e.config):
+        return None
+    return build.experience(e, build.make_corpus(e.config, pathlib.Path()), None)
+
+
+def collect_arguments(e: build.Experiment, lived, params, at):
+    """Of a round of experience."""
+    key = jax.eval_shape(jax.random.key, 0)
+    split = lambda x: x.shape[:1] == (e.config.rl.games,)
+    store = jax.tree.map(lambda x: at(x, "batch") if split(x) else at(x), jax.eval_shape(lived.start, key))
+    return lived, params, store, at(key)
 
 
 def decode_arguments(e: build.Experiment, params, rows: int, at):
@@ -190,7 +209,7 @@ def known_memory(e: build.Experiment, name: str, args) -> dict[str, float]:
         arrays = [x for x in jax.tree.leaves(args) if isinstance(x, jax.ShapeDtypeStruct)]
         given = device_bytes(arrays, [x.sharding for x in arrays])
         own = device_bytes(e.own(e.shapes.params), e.own(e.shardings.params))
-        return {"parameters": own, "cache" if name == "decode" else "batch": given - own}
+        return {"parameters": own, {"decode": "cache", "collect": "store"}.get(name, "batch"): given - own}
     batch = e.trained.example_batch
     rows = jax.sharding.NamedSharding(e.mesh, partition_spec(("batch",), e.rules))
     trained = [x for path, x in jax.tree_util.tree_leaves_with_path(e.shapes.params) if path_name(path) not in e.frozen]

@@ -177,7 +177,7 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
 def arena(config, objective) -> Arena:
     """Where the agent that a config describes is measured."""
     r, game = config.rl, Game(config.rl.environment)
-    if not hasattr(objective, "observation"):
+    if "image" not in getattr(objective, "observation", ()):
         raise UserError(f"rl.experience={r.experience} trains a policy and a value, which objective.name={config.objective.name} has not: choose alpha_zero.")
     game.check(objective.observation["image"], objective.actions)
     return Arena(game, objective.predict, r.search, r.simulations, r.opponents, r.eval_games, r.opening)

@@ -3,6 +3,8 @@
 import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -70,6 +72,20 @@ def test_every_config_says_what_it_is_and_how_to_run_it(path):
     assert doc
     if path.name != "base.py" or path.parent.name != "configs":
         assert f"--config={path.relative_to(ROOT)}" in doc and "python -m research.train" in doc
+
+
+def test_reading_a_config_leaves_jax_alone():
+    """Processes join their job, and preflight says what devices there are, before JAX is first used."""
+    names = ", ".join(f"'{name}'" for name in BUILT if not name.startswith("base"))
+    code = f"""
+from jax._src import xla_bridge
+from research import build
+from tests.test_configs import load
+for name in [{names}]:
+    load(name)
+    assert not xla_bridge.backends_are_initialized(), name
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_every_field_of_the_base_has_a_comment():

@@ -1,8 +1,8 @@
 """Tic-tac-toe by AlphaZero: a small ViT, a cell a patch, that learns from games with itself never to lose, in N minutes on two CPU cores.
 
-    python -m research.train --config=configs/rl/tic_tac_toe.py --workdir=runs/tic_tac_toe
-    python -m research.match --workdir=runs/tic_tac_toe
-    python -m research.play --workdir=runs/tic_tac_toe
+python -m research.train --config=configs/rl/tic_tac_toe.py --workdir=runs/tic_tac_toe
+python -m research.match --workdir=runs/tic_tac_toe
+python -m research.play --workdir=runs/tic_tac_toe
 """
 
 from configs.rl import alpha_zero

@@ -95,11 +95,13 @@ def roofline(found: dict, steps: dict) -> list[str]:
     rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     rules = max(names, key=lambda key: train[key])
     ideal = found["model_flops_in_a_step"] / found["peak_flops_of_all"]
-    hours = found["steps_in_all"] * train["step"] / 3600
+    collecting = found["steps"].get("collect", {}).get("seconds")
+    between = collecting["step"] / found["steps_a_round"] if collecting else 0  # of a round of experience, for each step that learns from it
+    hours = found["steps_in_all"] * (train["step"] + between) / 3600
     return table(rows) + [
         f"What rules is {names[rules]}. Model-FLOP utilization: {ideal / train['bound']:.1%} at most, {ideal / train['step']:.1%} as compiled.",
         f"As compiled: {found['units_in_a_step'] / train['step']:,.0f} {found['unit']}/s; all {found['steps_in_all']:,} steps take "
-        f"{hours / 24:,.1f} days, {hours * found['devices']:,.0f} device-hours.",
+        f"{hours / 24:,.1f} days, {hours * found['devices']:,.0f} device-hours{', collecting experience among them' if between else ''}.",
     ]
 
 

@@ -129,7 +129,8 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
     "model.heads model.kv_heads model.layers model.width model.mlp_width model.max_length model.attention_window model.image_size model.image_width "
     "model.channels model.patch_size model.observation_size model.embedding_width objective.decoder_width objective.decoder_layers "
     "objective.decoder_heads objective.classes objective.loss_chunks objective.pairs_per_row model.microbatches model.scan_unroll probe.limit probe.neighbors lora.rank "
-    "objective.actions rl.updates rl.games rl.moves rl.kept rl.simulations rl.eval_games",
+    "objective.actions rl.updates rl.games rl.moves rl.kept rl.simulations rl.eval_games rl.prompts rl.group rl.prompt_length rl.prompt_words rl.max_tokens "
+    "rl.eval_prompts rl.words",
     8: "data.length data.short_length model.vocab_size",
     0: "model.token_types rl.opening objective.value_weight objective.projection_width objective.z_loss objective.mixup objective.cutmix "
     "data.color_jitter data.randaugment_layers data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",

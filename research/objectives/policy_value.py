@@ -1,6 +1,7 @@
 """What the objectives share whose model says at once what to do and what will come of it."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -21,7 +22,7 @@ class PolicyValue:
     actions: int = 1
     separable = True
     bounded = True  # values lie in [-1, 1]
-    reads = ("image",)  # what an observation may be: of TAKERS
+    reads: ClassVar[tuple[str, ...]] = ("image",)  # what an observation may be: of TAKERS
 
     def __post_init__(self):
         if not set(self.reads) & set(getattr(self.model, "inputs", lambda *_: ())(1, 1)):

@@ -126,4 +126,5 @@ def better(metric: str, runs: list[Run]) -> str:
     for run in runs:
         if run.config["run.best_metric"] == metric:
             return run.config["run.best_mode"]
-    return "min" if metric.endswith(("loss", "perplexity", "error", "alignment", "uniformity")) else "max"
+    small = metric.endswith(("loss", "perplexity", "error", "alignment", "uniformity", "_kl")) or "/lost_to_" in metric
+    return "min" if small else "max"

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from research.core.errors import UserError
+from research.core.sharding import constrain, split_rows
 from research.core.streams import stream
 from research.rl.games import Game
 from research.rl.matches import Score, match
@@ -99,7 +100,8 @@ class Arena:
 
     @functools.cached_property
     def _choose(self):
-        return jax.jit(lambda params, state: self.player(params)(stream(0, 0, "match"), state).action_G)
+        act = lambda params, state: self.player(params)(stream(0, 0, "match"), split_rows(state)).action_G
+        return jax.jit(lambda params, state: constrain(act(params, state), None))
 
     def _act(self, params, state):
         """The moves of the network at any number of positions."""

@@ -23,7 +23,7 @@ def letters(game: Game) -> str:
 
 def move_name(game: Game, action: int) -> str:
     """A column by its number; a cell by a letter, of its column, and the number of its row, which in Go count from below; or pass, or swap."""
-    H, W, _ = game.env.observation_shape
+    H, W, _ = game.shape
     if game.name not in SHOWN:
         return str(action)
     if game.actions == W:
@@ -66,7 +66,7 @@ def picture(game: Game, state, last: int | None = None) -> str:
 
 def sgf(game: Game, actions: list[int], komi: float, names: tuple[str, str], result: str) -> str:
     """A game of Go in the Smart Game Format, FF[4]: https://www.red-bean.com/sgf."""
-    size = game.env.observation_shape[0]
+    size = game.shape[0]
     head = f"(;GM[1]FF[4]CA[UTF-8]AP[Lodestar]SZ[{size}]KM[{komi:g}]RU[Chinese]PB[{names[0]}]PW[{names[1]}]RE[{result}]"
     place = lambda action: "" if action == size**2 else "".join("abcdefghijklmnopqrs"[i] for i in reversed(divmod(action, size)))
     return head + "".join(f";{'BW'[i % 2]}[{place(action)}]" for i, action in enumerate(actions)) + ")\n"

@@ -20,16 +20,17 @@ from research.objectives.actor_critic import ActorCritic
 from research.objectives.losses import cross_entropy
 from research.rl.games import board_fields, where
 
-# Of gymnax's environments those with actions to choose among, in which a few numbers or a board are seen.
-KNOWN = (
-    "CartPole-v1",
-    "Acrobot-v1",
-    "MountainCar-v0",
-    "Asterix-MinAtar",
-    "Breakout-MinAtar",
-    "Freeway-MinAtar",
-    "SpaceInvaders-MinAtar",
-)
+# Of gymnax's environments those with actions to choose among, in which a few numbers or a board are seen: the shape of that, and how many actions there are.
+# Written down here, since a config is read before JAX may be used, and gymnax uses it.
+KNOWN = {
+    "CartPole-v1": ((4,), 2),
+    "Acrobot-v1": ((6,), 3),
+    "MountainCar-v0": ((2,), 3),
+    "Asterix-MinAtar": ((10, 10, 4), 5),
+    "Breakout-MinAtar": ((10, 10, 4), 3),
+    "Freeway-MinAtar": ((10, 10, 7), 3),
+    "SpaceInvaders-MinAtar": ((10, 10, 6), 4),
+}
 quiet = functools.partial(warnings.catch_warnings, action="ignore")  # gymnax mixes dtypes, of which JAX warns, and whoever trains can do nothing
 
 
@@ -45,7 +46,8 @@ class Moved(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Environment:
     """An environment by its name in gymnax (Lange, 2022). One under way is a dict: gymnax's `state`, and what is seen, as a model takes it: `image` (H, W, C)
-    uint8 of zeros and ones, or `observation` (N,) float32; G of them stacked. Raises UserError for a name that is none, and where gymnax is missing."""
+    uint8 of zeros and ones, or `observation` (N,) float32; G of them stacked. Raises UserError for a name that is none and, as soon as one begins, where
+    gymnax is missing."""
 
     name: str
 
@@ -56,23 +58,23 @@ class Environment:
     @functools.cached_property
     def _made(self):
         """gymnax's environment, and its parameters without a time limit: it makes no difference between an end and the limit, so that is held here."""
-        try:
-            import gymnax
-        except ImportError as e:
-            raise UserError(f"rl.environment={self.name} is gymnax's, which is missing ({e}): pip install 'lodestar-research[control]'.") from e
         with jax.ensure_compile_time_eval():  # constants of the environment, which a function being traced must not keep
+            try:
+                import gymnax
+            except ImportError as e:
+                raise UserError(f"rl.environment={self.name} is gymnax's, which is missing ({e}): pip install 'lodestar-research[control]'.") from e
             env, parameters = gymnax.make(self.name)
         return env, parameters.replace(max_steps_in_episode=math.inf), parameters.max_steps_in_episode
 
     @property
     def actions(self) -> int:
-        return self._made[0].num_actions
+        return KNOWN[self.name][1]
 
-    @functools.cached_property
+    @property
     def seen(self) -> tuple[str, tuple[int, ...]]:
         """Under which name, and in which shape, one environment is seen."""
-        ((kind, x),) = ((kind, x) for kind, x in jax.eval_shape(self._begin, jax.random.key(0)).items() if kind != "state")
-        return kind, x.shape
+        shape = KNOWN[self.name][0]
+        return "image" if len(shape) == 3 else "observation", shape
 
     def model_fields(self) -> dict[str, Any]:
         """Of a config's `model` group those that what is seen asks for."""

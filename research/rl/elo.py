@@ -47,6 +47,6 @@ def gate(points_NN, games_NN, least: float = 0.55) -> list[int]:
     """The champions in turn: the first player, and each later one who took `least` of the points from the champion before (Silver et al., 2017)."""
     champions = [0]
     for i in range(1, len(points_NN)):
-        if points_NN[i][champions[-1]] >= least * games_NN[i][champions[-1]]:
+        if points_NN[i][champions[-1]] / games_NN[i][champions[-1]] >= least:
             champions.append(i)
     return champions

@@ -9,13 +9,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pgx
 
 from research.core.errors import UserError
-from research.core.sharding import constrain
+from research.core.sharding import split_rows
 
-# Of pgx's environments those in which a search that looks ahead with the true rules knows no more than a player does.
-KNOWN = ("tic_tac_toe", "connect_four", "othello", "hex", "go_9x9", "go_19x19", "animal_shogi", "gardner_chess", "chess", "shogi")
+# Of pgx's environments those in which a search that looks ahead with the true rules knows no more than a player does: what one sees, (H, W, C), and how many
+# actions there are. Written down here, since a config is read before JAX may be used, and importing pgx uses it.
+KNOWN = {
+    "tic_tac_toe": ((3, 3, 2), 9),
+    "connect_four": ((6, 7, 2), 7),
+    "othello": ((8, 8, 2), 65),
+    "hex": ((11, 11, 4), 122),
+    "go_9x9": ((9, 9, 17), 82),
+    "go_19x19": ((19, 19, 17), 362),
+    "animal_shogi": ((4, 3, 194), 132),
+    "gardner_chess": ((5, 5, 115), 1225),
+    "chess": ((8, 8, 119), 4672),
+    "shogi": ((9, 9, 119), 2187),
+}
 SYMMETRY = {  # rows of SYMMETRIES in research/objectives/symmetry.py; none of the others has one
     "tic_tac_toe": "dihedral",
     "connect_four": "reflection",
@@ -33,21 +44,28 @@ class Game:
     name: str
 
     def __post_init__(self):
-        if self.name not in pgx.available_envs():
-            raise UserError(f"rl.environment is {self.name!r}: choose one of {', '.join(KNOWN)}.")
         if self.name not in KNOWN:
             raise UserError(
-                f"rl.environment {self.name} has dice, hidden cards or one player, which no search here looks through: choose one of {', '.join(KNOWN)}."
+                f"rl.environment is {self.name!r}: choose one of {', '.join(KNOWN)}. Others of pgx have dice, hidden cards or one player, which no search here "
+                "looks through."
             )
 
     @functools.cached_property
-    def env(self) -> pgx.Env:
-        with jax.ensure_compile_time_eval():  # pgx imports the game's module, whose constants a function being traced must not keep
+    def env(self):
+        """pgx's."""
+        with jax.ensure_compile_time_eval():  # modules of pgx make constants, which a function being traced must not keep
+            import pgx
+
             return pgx.make(self.name)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what a player sees."""
+        return KNOWN[self.name][0]
+
+    @property
     def actions(self) -> int:
-        return self.env.num_actions
+        return KNOWN[self.name][1]
 
     @property
     def symmetry(self) -> str:
@@ -55,11 +73,11 @@ class Game:
 
     def model_fields(self) -> dict[str, Any]:
         """Of a config's `model` group those that a board of this game asks for."""
-        return board_fields(self.env.observation_shape)
+        return board_fields(self.shape)
 
     def check(self, observation, actions: int):
         """Raises UserError where a model that takes `observation` (G, H, W, C) and chooses among so many actions does not fit the game."""
-        (H, W, C), found = self.env.observation_shape, observation.shape[1:]
+        (H, W, C), found = self.shape, observation.shape[1:]
         if (H, W, C) != found or actions != self.actions:
             raise UserError(
                 f"{self.name} has a board of {H} x {W} cells with {C} planes and {self.actions} moves: set model.image_size={H}, model.image_width={W}, "
@@ -68,7 +86,7 @@ class Game:
 
     def start(self, keys_G):
         """G new games; the keys say which player, 0 or 1, begins."""
-        return split_over_games(jax.vmap(self.env.init)(keys_G))
+        return split_rows(jax.vmap(self.env.init)(keys_G))
 
     def opened(self, state, moves_G, most: int, key):
         """New games after `moves_G` moves at random in each, which are `most` at most; one that these would end stays new."""
@@ -93,11 +111,6 @@ def board_fields(shape) -> dict[str, Any]:
 def reward_of(state, player_G):
     """What the last move brought `player_G`: at the end 1 won, 0 drawn, -1 lost; before it 0."""
     return jnp.take_along_axis(state.rewards, player_G[:, None], axis=1)[:, 0]
-
-
-def split_over_games(tree):
-    """Arrays (G, ...), each game on the devices that the batch's row would be on."""
-    return jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), tree)
 
 
 def where(condition_G, one, other):

@@ -44,11 +44,11 @@ class Score(NamedTuple):
 
 
 def outcomes(game: Game, first: Player, second: Player, games: int, opening: int, opening_key, key):
-    """(games,) float32: how each of so many games ended for `first`, who begins: 1 won, 0 drawn, -1 lost. The first `opening` moves are drawn at random."""
+    """(games,) float32: how each of so many games ended for `first`, who begins: 1 won, 0 drawn, -1 lost. `opening` moves before are drawn at random."""
     start_key, opening_key = jax.random.split(opening_key)
     state = game.start(jax.random.split(start_key, games))
-    me_G = state.current_player
     state = game.opened(state, jnp.full(games, opening), opening, opening_key)
+    me_G = state.current_player
 
     def turn(carry):
         state, total_G, key = carry

@@ -30,4 +30,3 @@ def words(wanted: int) -> Reward:
 def judged(judge: Callable[[Sequence[str]], np.ndarray]) -> Reward:
     """What another model, the judge, makes of prompt and completion together."""
     return lambda prompts, completions: judge([prompt.text + completion for prompt, completion in zip(prompts, completions)])
-

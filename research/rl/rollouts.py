@@ -55,7 +55,9 @@ class Rollouts:
         if self.group < 2:
             raise UserError(f"rl.group is {self.group}: completions of a prompt are compared, so that there must be at least 2.")
         if rows % B:
-            raise UserError(f"a round gives {rows} rows (rl.prompts times rl.group, or pairs), which do not divide into batches of data.batch_size={B}.")
+            raise UserError(
+                f"a round gives {rows} rows (rl.prompts times rl.group, or pairs), which do not divide into batches of data.batch_size={B}."
+            )
         if len(self.validation) < self.eval_prompts:
             raise UserError(f"rl.eval_prompts is {self.eval_prompts}, the validation split has {len(self.validation)} prompts: lower it.")
 

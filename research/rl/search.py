@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import mctx
+from flax import linen as nn
 
 from research.core.config import look_up
+from research.core.sharding import constrain
 from research.rl.games import Game, reward_of
 
 ILLEGAL = -1e9  # the logit of a move that is not allowed
@@ -33,7 +35,8 @@ Player = Callable[[Any, Any], Choice]
 
 
 def network(predict: Callable, params) -> Evaluation:
-    """The evaluation by an objective's `predict`."""
+    """The evaluation by an objective's `predict`. The parameters are made whole once, not at each of its calls."""
+    params = jax.tree.map(lambda x: constrain(x, *[None] * jnp.ndim(x)), params)
 
     def evaluate(key, state):
         found = predict(params, {"image": state.observation})
@@ -74,7 +77,8 @@ def gumbel(game: Game, evaluate: Evaluation, simulations: int, explore: bool) ->
 
 
 def puct(game: Game, evaluate: Evaluation, simulations: int, explore: bool) -> Player:
-    """AlphaZero's own (Silver et al., arXiv 1712.01815): PUCT, and noise on the prior of the root. Without `explore` no noise, and the move most visited."""
+    """PUCT with values between the least and the greatest that were met (MuZero, Schrittwieser et al., arXiv 1911.08265, appendix B), and noise on the prior of
+    the root. Without `explore` no noise, and the move most visited."""
     search = functools.partial(mctx.muzero_policy, dirichlet_fraction=0.25 * explore, dirichlet_alpha=10 / game.actions, temperature=float(explore))
     return _player(game, evaluate, simulations, search)
 
@@ -153,4 +157,10 @@ def _player(game: Game, evaluate: Evaluation, simulations: int, search: Callable
         value_G = jnp.take_along_axis(summary.qvalues, output.action[:, None], axis=1)[:, 0]
         return Choice(output.action, output.action_weights, value_G, summary.visit_counts.astype(jnp.int32))
 
-    return play
+    def apart(key, state):
+        """Each game for itself: else the partitioner, which cannot tell that no game looks into another's tree, gathers all of them at each simulation."""
+        one = lambda key, state: jax.tree.map(lambda x: x[0], play(key, jax.tree.map(lambda x: x[None], state)))
+        with nn.logical_axis_rules(()):  # of one game nothing is split
+            return jax.vmap(one)(jax.random.split(key, len(state.terminated)), state)
+
+    return apart

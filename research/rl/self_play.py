@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from research.core.errors import UserError
+from research.core.sharding import split_rows
 from research.core.types import BatchSpec
 from research.rl.arena import Arena
-from research.rl.games import Game, split_over_games, where
+from research.rl.games import Game, where
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class SelfPlay:
             "value": jnp.zeros((G, M)),
             "known": jnp.zeros((G, M), bool),
         }
-        return split_over_games({"state": state, "ring": ring}) | {"moves": jnp.zeros((), jnp.int32)}
+        return split_rows({"state": state, "ring": ring}) | {"moves": jnp.zeros((), jnp.int32)}
 
     def _new_games(self, key):
         """Each begins with some moves at random, none to all of the arena's `opening`, so that positions come up which good players avoid."""
@@ -101,7 +102,7 @@ class SelfPlay:
         put = lambda ring_GM, made: jax.lax.dynamic_update_slice_in_dim(ring_GM, made.swapaxes(0, 1), store["moves"] % self.kept, axis=1)
         ring = {name: put(store["ring"][name], x) for name, x in made.items()}
         ring |= outcomes(ring, (moves - 1 - jnp.arange(self.kept)) % self.kept, moves)
-        return split_over_games({"state": state, "ring": ring}) | {"moves": moves}
+        return split_rows({"state": state, "ring": ring}) | {"moves": moves}
 
     @functools.partial(jax.jit, static_argnums=0)
     def sample(self, store, turn, key):
@@ -119,7 +120,7 @@ class SelfPlay:
         index_PR = jax.vmap(draw)(jax.random.split(key, parts), ring["known"])
         take = lambda x: jax.vmap(lambda x_N, index_R: x_N[index_R])(x, index_PR).reshape(B, *x.shape[2:])
         batch = {name: take(ring[name]) for name in ("image", "policy", "legal", "value")}
-        return split_over_games(batch | {"valid": take(ring["known"])})
+        return split_rows(batch | {"valid": take(ring["known"])})
 
 
 def outcomes(ring, age_M, moves):

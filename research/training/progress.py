@@ -83,7 +83,8 @@ class Progress:
         self._bar.set_description(doing)
         yield
         self._bar.set_description("training")
-        self._paused += time.perf_counter() - start
+        if self._window is not None:  # before the first step nothing counts as training
+            self._paused += time.perf_counter() - start
 
     def close(self):
         self._bar.close()

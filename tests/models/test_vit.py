@@ -24,7 +24,7 @@ def applied(model, params, images, index_BK=None, method="encode"):
 def built(**changes):
     """A model of one layer with parameters none of which is zero."""
     model = Vit(vit_config(layers=1, **changes))
-    shapes = jax.eval_shape(lambda images: linen.init(model, jax.random.key(0), {"image": images}, method="embed"), IMAGES)
+    shapes = jax.eval_shape(lambda inputs: linen.init(model, jax.random.key(0), inputs, method="embed"), model.inputs(1, 0))
     rng = np.random.default_rng(0)
     return model, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
@@ -145,6 +145,27 @@ def test_hidden_patches_are_not_seen(vit):
     before, after = (applied(*vit, x, index_BK, "encode_visible") for x in (IMAGES, images))
     assert before.shape == (2, 3 + vit[0].config.class_token, 12)
     assert np.array_equal(before[0], after[0]) and not np.allclose(before[1], after[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_an_image_need_not_be_square(positions):
+    """Of 4 x 6 pixels: two rows of three patches, each of which is at its own place."""
+    model, params = built(image_size=4, image_width=6, class_token=False, pool="mean", positions=positions)
+    assert model.inputs(2, 0)["image"].shape == (2, 4, 6, 1) and model.config.grid == (2, 3)
+    images = np.array(IMAGES[:, :4, :6])
+    changed, order_BN = images.copy(), np.tile([5, 0, 3], (2, 1))
+    changed[:, 1, 4] += 1  # of patch 2, the last of the first row
+    whole, same = (applied(model, params, x) for x in (images, changed))
+    assert whole.shape == (2, 6, 12) and not np.allclose(whole, same, rtol=1e-5)
+    seen, still = (applied(model, params, x, order_BN, "encode_visible") for x in (images, changed))
+    np.testing.assert_array_equal(seen, still)
+    np.testing.assert_allclose(applied(model, params, images, np.tile(np.arange(6), (2, 1)), "encode_visible"), whole, rtol=1e-4, atol=1e-5)
+    if positions == "learned":
+        assert params["position"]["embedding"].shape == (6, 12) and model.adapter("position/embedding", (16, 12)), "from a square"
+        table = np.stack([np.mgrid[:4, :4][1].reshape(16)] * 12, -1).astype(np.float32)
+        resized = np.asarray(model.adapter("position/embedding", (16, 12))(table)).reshape(2, 3, 12)
+        np.testing.assert_allclose(resized[0], resized[1], atol=1e-5)
+        assert (np.diff(resized[0, :, 0]) > 0.5).all(), "columns stay columns"
 
 
 def cubic(values, at: float) -> float:

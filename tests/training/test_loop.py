@@ -66,9 +66,9 @@ class Recorder:
         yield
 
 
-def run(recorder, start=0, steps=4, log_every=1, eval_every=2, save_every=2):
+def run(recorder, start=0, steps=4, log_every=1, eval_every=2, save_every=2, eval_first=False):
     state = TrainState(np.int32(start), {}, ())
-    schedule = loop.Schedule(steps, log_every, eval_every, save_every)
+    schedule = loop.Schedule(steps, log_every, eval_every, save_every, eval_first)
     r = recorder
     return loop.train(state, r, r.step, lambda batch: batch, r.evaluate, schedule, r, r, r)
 
@@ -85,6 +85,15 @@ def test_the_order_is_law():
         *("look 4", "write 4 train/loss", "evaluate 4", "write 4 validation/loss", "save 4 with metrics"),
         "wait",
     ]
+
+
+def test_what_a_run_begins_with_is_measured_where_that_is_asked_for():
+    recorder = Recorder()
+    run(recorder, eval_first=True)
+    assert recorder.log[:4] == ["evaluate 0", "write 0 validation/loss", "next", "step 1"] and "save 0" not in str(recorder.log)
+    recorder = Recorder()
+    run(recorder, start=2, eval_first=True)
+    assert recorder.log[:2] == ["next", "step 3"]
 
 
 def test_going_on_repeats_nothing():

@@ -1,0 +1,16 @@
+"""Sentences of twelve words: REINFORCE (Williams, 1992; arXiv 2402.14740) rewards a completion by its length, in N minutes on two CPU cores.
+
+python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews
+python -m research.train --config=configs/rl/reinforce_words.py --workdir=runs/reinforce_words
+python -m research.generate --workdir=runs/reinforce_words --prompt="The film is" --max_tokens=24
+"""
+
+from configs.rl import dpo_sentiment
+
+
+def get_config():
+    c = dpo_sentiment.get_config()
+    c.objective.update(name="reinforce", kl_weight=0.01)
+    c.data.update(batch_size=128)
+    c.rl.update(reward="words", words=12, judge=None, prompts=64, group=4, updates=2)
+    return c
