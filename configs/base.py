@@ -96,12 +96,12 @@ def get_config():
     c.objective.desirable_weight = 1.0  # kto: of completions that were chosen
     c.objective.undesirable_weight = 1.0  # kto: of those rejected
     c.objective.kl_weight = placeholder(float)  # reinforce, ppo, grpo, dr_grpo: of the divergence from the reference; absent: 0.03, 0.02, 0.04, 0
-    c.objective.entropy_weight = 0.0  # the same, and actor_critic: of the entropy
+    c.objective.entropy_weight = placeholder(float)  # the same, actor_critic: of the entropy; absent: 0, actor_critic 0.01
     c.objective.clip = 0.2  # ppo, grpo, dr_grpo, actor_critic: how far the ratio of policies may go from 1
     c.objective.clip_high = placeholder(float)  # ppo, grpo, dr_grpo: upwards; absent: as clip (arXiv 2503.14476, eq. 10)
     c.objective.importance_cap = 2.0  # reinforce: the most that the ratio of policies counts
     c.objective.value_clip = placeholder(float)  # ppo, actor_critic: how far the value may go from that of the rollout; absent: any
-    c.objective.discount = 1.0  # ppo, actor_critic: of a reward, for each step that it lies ahead
+    c.objective.discount = placeholder(float)  # ppo, actor_critic: of a reward, for each step that it lies ahead; absent: 1, 0.99
     c.objective.gae_decay = 0.95  # ppo, actor_critic: lambda of the advantages
     c.objective.completion_length = placeholder(int)  # dr_grpo: by which sums over tokens are divided; absent: data.length
     c.objective.actions = 1  # alpha_zero, actor_critic: moves there are, legal or not
@@ -150,7 +150,7 @@ def get_config():
     c.rl.prompt_words = placeholder(int)  # rollouts: words of data.text_field that are the prompt; absent: all
     c.rl.max_tokens = 16  # rollouts: tokens of a completion, at most; with prompt_length they make data.length
     c.rl.eval_prompts = 256  # rollouts: prompts of an evaluation
-    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or "package.module:function"
+    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or your own as "package.module:function" of this group and a judge, which returns the reward
     c.rl.words = 12  # rollouts: that reward=words asks for, prompt and completion together
     c.rl.judge = placeholder(str)  # rollouts: the run of a classifier or a reward model that reward=judge asks
     c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx; control: an environment of gymnax, such as CartPole-v1

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -120,7 +121,12 @@ class Experiment:
 
     def merged(self, params):
         """The parameters as the objective takes them: low-rank updates, where there are any, are added in."""
-        return jax.jit(self.trained.merge, out_shardings=self.own(self.shardings.params))(params) if isinstance(self.trained, Adapted) else params
+        return self._merge(params) if isinstance(self.trained, Adapted) else params
+
+    @functools.cached_property
+    def _merge(self) -> Callable:
+        adapted: Any = self.trained
+        return jax.jit(adapted.merge, out_shardings=self.own(self.shardings.params))
 
     def rows(self, batch_size: int, what: str) -> list[int]:
         return sharding.process_rows(sharding.batch_sharding(self.mesh, self.rules, batch_size, what), batch_size)
@@ -168,6 +174,8 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
         chips.check_eight_bit(list(mesh.devices.flat), group.matmul_dtype)
     batch = sharding.batch_sharding(mesh, rules, c.data.batch_size)
     sharding.batch_sharding(mesh, rules, c.data.eval_batch_size, "data.eval_batch_size")
+    if c.rl.experience is not None and (c.probe.evaluators or c.data.short_length is not None):
+        raise UserError("probe.evaluators and data.short_length are of examples, which an agent (rl.experience) makes for itself: leave them out.")
     what = objective(c, vocabulary)
     trained = what if c.lora.rank is None else Adapted(what, **c.lora.to_dict())
     axes = trained.logical_axes
@@ -276,12 +284,11 @@ def check_classes(config, corpus: Corpus):
         )
 
 
-def training_source(e: Experiment, corpus: Corpus, judge: Judge | None = None) -> Source:
-    """What the agent lives through where the config names an experience; else shuffled and repeated examples of the training split, first of the short
-    length where the config has one."""
-    d = e.config.data
-    if e.config.rl.experience is not None:
-        lived = experience(e, corpus, judge)
+def training_source(e: Experiment, corpus: Corpus, lived: Experience | None = None) -> Source:
+    """What an agent lives through, if it is one; else shuffled and repeated examples of the training split, first of the short length where the config has
+    one. `lived`: what `experience` gave, where that has been asked already."""
+    d, lived = e.config.data, lived or experience(e, corpus)
+    if lived is not None:
         _check_batch(lived.spec, e.objective.example_batch)
         with e.in_force():
             return ExperienceSource(lived, e.config.seed, e.config.rl.updates, e.merged)
@@ -298,8 +305,10 @@ def training_source(e: Experiment, corpus: Corpus, judge: Judge | None = None) -
     return sources.Phases([(round(d.short_fraction * e.config.run.steps), source(d.short_length)), (0, source(d.length))])
 
 
-def experience(e: Experiment, corpus: Corpus, judge: Judge | None) -> Experience:
-    """What the config's agent lives through. `judge`: the run that rl.judge names -> texts -> scores."""
+def experience(e: Experiment, corpus: Corpus, judge: Judge | None = None) -> Experience | None:
+    """What the config's agent lives through; None where it trains none. `judge`: the run that rl.judge names -> texts -> scores."""
+    if e.config.rl.experience is None:
+        return None
     made = look_up(EXPERIENCES, e.config.rl.experience, "rl.experience")(e.config, e.objective, corpus, judge)
     corpus.manifest["experience"] = made.manifest
     _check_best_metric(e.config, made.figures)
@@ -320,10 +329,10 @@ def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
 
 
-def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None, judge: Judge | None = None) -> Callable:
+def evaluator(e: Experiment, corpus: Corpus, split: str, limit: int | None, lived: Experience | None = None) -> Callable:
     """params -> metrics on a split; of the validation split also what the config's probe group names. Of an agent: what its experience measures."""
-    if e.config.rl.experience is not None:
-        return experience(e, corpus, judge).evaluate
+    if lived := lived or experience(e, corpus):
+        return lived.evaluate
     examples = validation_examples(e.config, corpus, split)
     probed = probes(e, corpus) if split == e.config.data.validation_split else lambda params: {}
     return lambda params: evaluate.evaluate(e.eval_step, params, eval_batches(e, examples, limit)) | probed(params)

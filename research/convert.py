@@ -206,6 +206,7 @@ def architecture(of: Family, config) -> str:
     """The class of `transformers` for what a run was trained for; the bare model where it has no head there."""
     flat = config_lib.flatten(config)
     name = {"sequence_regression": "sequence_classification"}.get(config.objective.name, config.objective.name)
+    name = "causal_lm" if getattr(build.objective_class(config), "generates", False) else name
     for architecture, asked in of.architectures.items():
         if all((name if field == "objective.name" else flat[field]) == value for field, value in asked.items()):
             return architecture

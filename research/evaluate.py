@@ -29,13 +29,14 @@ def main(argv):
     sharding.join_processes(values.distributed)
     workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
     if values.split and config.rl.experience is not None:
-        raise UserError(f"{workdir} is an agent's, which is measured as config.rl says and on no split of a data set: leave out --split.")
+        raise UserError(f"{workdir} is an agent's, which is measured as its config says: leave out --split.")
     split = values.split or config.data.validation_split
     corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
     step, params = restore.trained_params(e, workdir, values.step)
     with e.in_force():
-        metrics = build.evaluator(e, corpus, split, config.run.eval_batches, functools.partial(restore.judge, defaults=config))(params)
+        lived = build.experience(e, corpus, functools.partial(restore.judge, defaults=base.get_config()))
+        metrics = build.evaluator(e, corpus, split, config.run.eval_batches, lived)(params)
     if jax.process_index() == 0:
         named = "validation" if split == config.data.validation_split else split  # as training logs it
         print(json.dumps({"step": step} | {f"{named}/{name}": value for name, value in metrics.items()}))

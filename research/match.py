@@ -1,11 +1,12 @@
 """A run of an agent that plays -> how strong it is.
 
-    python -m research.match --workdir=runs/connect_four [--step=N] [--opponents=random --opponents=mcts:256 ...] [--ladder]
+    python -m research.match --workdir=runs/connect_four [--step=N] [--opponents=random --opponents=mcts:256 ...]
         [--config.rl.eval_games=200] [--config.rl.simulations=64]
+    python -m research.match --workdir=runs/connect_four --ladder=6 [--opening=4]
 
-Plays matches, half of the games begun, with each opponent (see rl.opponents in configs/base.py; absent: the run's own), and prints a table. --ladder: the
-checkpoints that the run has kept play all each other; prints who took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws
-them as plots/elo.png of the run.
+Plays matches, half of the games begun, with each opponent (see rl.opponents in configs/base.py; absent: the run's own), and prints a table. --ladder=N: so many
+of the checkpoints that the run has kept, the first, the last and others between, play all each other, each two from openings of some moves at random; prints who
+took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws them as plots/elo.png of the run.
 """
 
 import itertools
@@ -32,15 +33,17 @@ from research.training.checkpoint import existing
 def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
-    if config.rl.experience is None:
-        raise UserError(f"{workdir} is no run of an agent that plays: there is no config.rl.experience.")
+    if values.ladder and (values.opponents or values.step is not None):
+        raise UserError("--ladder is of checkpoints among themselves: leave out --opponents and --step.")
+    if values.ladder:
+        config = config_lib.changed(config, {"rl.opening": values.opening})
     if values.opponents:
         config = config_lib.changed(config, {"rl.opponents": tuple(values.opponents)})
     e = build.experiment(config)
     arena = tables.arena(config, e.objective)
     with e.in_force():
         if values.ladder:
-            ladder(e, arena, workdir)
+            ladder(e, arena, workdir, values.ladder)
             return
         step, params = restore.trained_params(e, workdir, values.step)
         print(f"{config.rl.environment}: step {step} of {workdir}, {config.rl.simulations} simulations a move ({config.rl.search})\n")
@@ -55,7 +58,8 @@ def main(argv):
 def define(values):
     flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
     flags.DEFINE_multi_string("opponents", [], "Whom to play: random, mcts:N, perfect, any; may be repeated.", flag_values=values)
-    flags.DEFINE_bool("ladder", False, "Checkpoints against each other.", flag_values=values)
+    flags.DEFINE_integer("ladder", None, "So many checkpoints against each other.", lower_bound=2, flag_values=values)
+    flags.DEFINE_integer("opening", 4, "Moves at random with which their games begin: without them all would be alike.", lower_bound=0, flag_values=values)
 
 
 def cells(score: Score, drawn: bool) -> tuple[str, ...]:
@@ -69,10 +73,11 @@ def aligned(rows) -> list[str]:
     return ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))) for row in rows]
 
 
-def ladder(e: build.Experiment, arena, workdir: pathlib.Path):
-    steps = existing(workdir).steps
-    if len(steps) < 2:
+def ladder(e: build.Experiment, arena, workdir: pathlib.Path, most: int):
+    kept = existing(workdir).steps
+    if len(kept) < 2:
         raise UserError(f"{workdir} has kept one checkpoint alone: a ladder is of several, run.keep says how many.")
+    steps = [kept[i] for i in sorted({round(i) for i in np.linspace(0, len(kept) - 1, most)})]
     params = [restore.trained_params(e, workdir, step)[1] for step in steps]
     points, games = np.zeros((2, len(steps), len(steps)))
     pairs = list(itertools.combinations(range(len(steps)), 2))

@@ -29,12 +29,12 @@ KOMI = {"go_9x9": 7.5, "go_19x19": 7.5}  # what pgx counts
 def main(argv):
     values, config = config_lib.parse_run(argv, base.get_config(), define)
     workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
-    if config.rl.experience is None:
-        raise UserError(f"{workdir} is no run of an agent that plays: there is no config.rl.experience.")
     e = build.experiment(config)
     arena = tables.arena(config, e.objective)
     game = arena.game
     check_files(values, game)
+    if game.name not in boards.SHOWN and values.you != "none":
+        raise UserError(f"the board of {game.name} is not shown here: --you=none --svg=game.svg draws a game of the network with itself.")
     step, params = restore.trained_params(e, workdir, values.step)
     choose = jax.jit(lambda params, state: arena.player(params)(stream(0, 0, "match"), state))
     print(f"{game.name} against step {step} of {workdir}, {arena.simulations} simulations a move. You are {values.you}.", file=sys.stderr)

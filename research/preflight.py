@@ -145,9 +145,9 @@ def compiled_steps(e: build.Experiment, lived=None) -> dict[str, tuple[Callable,
 
 def experience_of(e: build.Experiment):
     """That of an agent which collects on the devices; None where there is none. One of text decodes, in steps of their own."""
-    if e.config.rl.experience is None or build.has_vocabulary(e.config):
+    if build.has_vocabulary(e.config):
         return None
-    return build.experience(e, build.make_corpus(e.config, pathlib.Path()), None)
+    return build.experience(e, build.make_corpus(e.config, pathlib.Path()))
 
 
 def collect_arguments(e: build.Experiment, lived, params, at):

@@ -49,8 +49,10 @@ def pretrained(e: Experiment):
         return huggingface_params(e, open_directory(path))
     there, shapes, shardings = existing(path), e.loaded(e.shapes.params), e.loaded(e.shardings.params)
     adapter = getattr(tables.model(e.config.model), "adapter", lambda name, shape: None)
-    how = {"allow_new": e.config.init.allow_new, "adapter": adapter}
-    stored = there.stored_params()
+    stored, allow_new = there.stored_params(), e.config.init.allow_new
+    if "reference" in stored:  # of what that run began with: this one holds its own
+        allow_new = f"({allow_new})|^reference/" if allow_new else "^reference/"
+    how = {"allow_new": allow_new, "adapter": adapter}
     if stored.keys() != {"base", "lora"}:
         return there.restore_params(shapes, shardings, **how)
     base = there.restore_params(shapes, shardings, under="base", **how)
@@ -146,7 +148,8 @@ def judge(run: str, defaults) -> Callable[[Sequence[str]], np.ndarray]:
     e = experiment(config, vocabulary(tokenizer, config.data.end_token))
     what: Any = e.objective
     _, params = trained_params(e, workdir)
-    predict, size = jax.jit(what.predict), config.data.eval_batch_size
+    whole = jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
+    predict, size = jax.jit(what.predict, out_shardings=whole), config.data.eval_batch_size
 
     def of(texts):
         found = []

@@ -176,10 +176,13 @@ def image_text(config, corpus: Corpus, split: str, length: int, training: bool):
 
 def arena(config, objective) -> Arena:
     """Where the agent that a config describes is measured."""
-    r, game = config.rl, Game(config.rl.environment)
-    if "image" not in getattr(objective, "observation", ()):
-        raise UserError(f"rl.experience={r.experience} trains a policy and a value, which objective.name={config.objective.name} has not: choose alpha_zero.")
+    r = config.rl
+    if not isinstance(objective, AlphaZero):
+        raise UserError(f"objective.name={config.objective.name} is of no agent that plays board games: alpha_zero is.")
+    game = Game(r.environment)
     game.check(objective.observation["image"], objective.actions)
+    if objective.symmetry not in ("none", game.symmetry) and game.symmetry != "dihedral":
+        raise UserError(f"objective.symmetry={objective.symmetry}: what is so turned is another position in {game.name}: choose none or {game.symmetry}.")
     return Arena(game, objective.predict, r.search, r.simulations, r.opponents, r.eval_games, r.opening)
 
 
@@ -201,7 +204,7 @@ def rollouts(config, objective, corpus: Corpus, judge) -> Rollouts:
         raise UserError(f"rl.experience=rollouts trains a language model, which objective.name={config.objective.name} does not: choose grpo, dr_grpo, ppo, reinforce, dpo, ipo or kto.")
     worth = look_up(REWARDS, r.reward, "rl.reward")(r, judge)
     asked, held_out = prompts(config, corpus, d.train_split), prompts(config, corpus, d.validation_split)
-    return Rollouts(objective, corpus.text_tools()[0], asked, held_out, worth, r.prompts, r.group, r.max_tokens, r.eval_prompts)
+    return Rollouts(objective, corpus.text_tools()[0], asked, held_out, worth, r.prompts, r.group, r.updates, r.max_tokens, r.eval_prompts)
 
 
 def asked_judge(r, judge):

@@ -33,9 +33,9 @@ def main(argv):
     run_directory.check_config(workdir, config, base.get_config())
     corpus = build.make_corpus(config, workdir)
     e = build.experiment(config, corpus.vocabulary)
-    judge = functools.partial(restore.judge, defaults=config)
-    source = build.training_source(e, corpus, judge)
-    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches, judge)
+    lived = build.experience(e, corpus, functools.partial(restore.judge, defaults=base.get_config()))
+    source = build.training_source(e, corpus, lived)
+    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches, lived)
     r, speaks = config.run, jax.process_index() == 0
     with contextlib.ExitStack() as closing:
         if speaks:
@@ -72,7 +72,7 @@ def main(argv):
         )
         best = checkpoints.best
     if speaks:
-        summarise(workdir, int(state.step), r.steps, r.best_metric, best)
+        summarise(workdir, int(state.step), r.steps, r.best_metric, best, "match" if config.rl.experience == "self_play" else "evaluate")
     if int(state.step) < min(r.steps, values.until or r.steps):
         sys.exit(STOPPED)
 
@@ -112,7 +112,7 @@ def last_timing(workdir: pathlib.Path) -> dict[str, float]:
     return (read_metrics(workdir / "timing.jsonl") or [{}])[-1]
 
 
-def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: int | None):
+def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: int | None, then: str):
     """Prints what the run reached and where everything is."""
     plots = plot_curves(workdir)
     lines = read_metrics(workdir / "metrics.jsonl")
@@ -130,7 +130,7 @@ def summarise(workdir: pathlib.Path, step: int, steps: int, metric: str, best: i
     if best is not None:
         print(f"Best by {metric} of the checkpoints kept: --step={best}")
     print(f"In {workdir}: metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, " + ", ".join(str(path.relative_to(workdir)) for path in plots))
-    print(f"Next: python -m research.evaluate --workdir={workdir}")
+    print(f"Next: python -m research.{then} --workdir={workdir}")
 
 
 if __name__ == "__main__":

@@ -32,14 +32,13 @@ def test_objectives_have_one():
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize("config", TINY)
 def test_it_reaches_what_its_docstring_states(config, tmp_path):
     command("research.train", f"--config={config}", f"--workdir={tmp_path}/run")
     reached = [line for line in metrics.read_metrics(tmp_path / "run/metrics.jsonl") if any(name.startswith("validation/") for name in line)][-1]
     for name, figure in TINY[config].items():
         found = reached[f"validation/{name}"]
-        assert found <= figure if name.endswith(LESS_IS_BETTER) else found >= figure, f"{name} {found}, stated {figure}"
+        assert found <= figure if name.endswith(LESS_IS_BETTER) or name.startswith("lost_to") else found >= figure, f"{name} {found}, stated {figure}"
 
 
 @pytest.mark.slow

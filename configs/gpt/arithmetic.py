@@ -13,5 +13,5 @@ def get_config():
     c.model.update(dropout=0.0, initializer_stddev=0.09, dtype="float32", scan_layers=False)
     c.data.update(name="arithmetic", train_split="train", validation_split="validation", length=128, batch_size=32, eval_batch_size=32)
     c.optimizer.update(learning_rate=1e-3, schedule="warmup_stable_decay", warmup_steps=20, decay_steps=50)
-    c.run.update(steps=200, log_every=20, eval_every=100, save_every=200, eval_batches=None)
+    c.run.update(steps=250, log_every=25, eval_every=125, save_every=250, eval_batches=None)
     return c

@@ -3,7 +3,7 @@
 After a colon the game, by its name in pgx: tic_tac_toe, connect_four, othello, hex, go_9x9, go_19x19, chess, ... Those that start from here say what they reach.
 
     python -m research.train --config=configs/rl/alpha_zero.py:othello --workdir=runs/othello
-    python -m research.match --workdir=runs/othello --ladder
+    python -m research.match --workdir=runs/othello --ladder=6
     python -m research.play --workdir=runs/othello
 """
 
@@ -18,7 +18,7 @@ def get_config(name="connect_four"):
     c.model.update(game.model_fields())
     c.objective.update(name="alpha_zero", actions=game.actions, symmetry=game.symmetry)
     c.data.update(batch_size=1024)
-    c.rl.update(experience="self_play", environment=game.name, games=512, moves=16, kept=256, updates=32, simulations=32, opening=2)
+    c.rl.update(experience="self_play", environment=game.name, games=512, moves=16, kept=-(-max(256, game.longest) // 16) * 16, updates=32, simulations=32, opening=2)
     c.rl.update(opponents=("random", "mcts:128"), eval_games=200)
     c.optimizer.update(learning_rate=1e-3, weight_decay=1e-3, schedule="warmup_cosine", warmup_steps=100, clip_norm=1.0)
     c.run.update(steps=20_000, log_every=50, eval_every=1000, save_every=1000, keep=20)

@@ -11,10 +11,15 @@ Breakout reached 26 (chance 0.3); Asterix 1.7 (chance 0.5), for which a network 
 """
 
 from configs import base
+from research.core.errors import UserError
 from research.rl.control import Environment
+
+GAMES = ("SpaceInvaders", "Breakout", "Asterix", "Freeway")
 
 
 def get_config(name="SpaceInvaders"):
+    if name not in GAMES:
+        raise UserError(f"there is no {name!r} in MinAtar here: choose one of {', '.join(GAMES)}.")
     environment = Environment(f"{name}-MinAtar")
     c = base.get_config()
     c.model.update(name="vit", width=128, layers=1, heads=4, mlp_width=256, activation="relu", norm="pre", norm_epsilon=1e-6)

@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from research.core.linen import apply
+from research.core.sharding import split_rows
 from research.models.attention import Mask
 
 
@@ -124,10 +125,11 @@ def complete(decoder: Decoder, temperature: float, max_tokens: int, params, toke
 
     Draws with a row's own key and position, as `step` does, from the softmax of logits / temperature, whose logarithm it keeps.
     """
+    tokens_BT, lengths_B, keys_B = split_rows((tokens_BT, lengths_B, keys_B))
     (B, T), rows_B = tokens_BT.shape, jnp.arange(len(tokens_BT))
     slots = T + max_tokens
     padded_BS = jnp.pad(jnp.where(jnp.arange(T) < lengths_B[:, None], tokens_BT, 0), ((0, 0), (0, max_tokens)))
-    begin = Completed(padded_BS, jnp.zeros((B, slots), bool), jnp.zeros((B, slots)))
+    begin = split_rows(Completed(padded_BS, jnp.zeros((B, slots), bool), jnp.zeros((B, slots))))
 
     def goes_on(carry):
         n, state, _ = carry
@@ -140,7 +142,7 @@ def complete(decoder: Decoder, temperature: float, max_tokens: int, params, toke
         token_B = jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in)(keys_B, state.position_B), log_p_BV).astype(jnp.int32)
         at_B, draws_B = state.position_B + 1, ~state.done_B
         put = lambda x_BS, new_B: x_BS.at[rows_B, at_B].set(jnp.where(draws_B, new_B, x_BS[rows_B, at_B]))
-        made = Completed(put(made.tokens_BS, token_B), put(made.mask_BS, draws_B), put(made.log_probs_BS, log_p_BV[rows_B, token_B]))
+        made = split_rows(Completed(put(made.tokens_BS, token_B), put(made.mask_BS, draws_B), put(made.log_probs_BS, log_p_BV[rows_B, token_B])))
         done_B = state.done_B | (token_B == decoder.end)
         return n + 1, State(cache, token_B, jnp.where(done_B, state.position_B, at_B), state.seen_BV, done_B), made
 

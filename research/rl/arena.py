@@ -17,6 +17,7 @@ from research.rl.matches import Score, match
 from research.rl.search import Player, network, random_player, searching, uct
 from research.rl.solver import Solved
 
+SOLVABLE = ("tic_tac_toe",)
 EVERY = ("perfect", "any")  # opponents with whom all the games that there are are played
 POSITIONS = 256  # that a perfect opponent has a network look at, at a time
 
@@ -41,6 +42,8 @@ class Arena:
         for name in self.opponents:
             if not re.fullmatch(r"random|perfect|any|mcts:[1-9]\d*", name):
                 raise UserError(f"rl.opponents has {name!r}: they are random, mcts:N for N simulations, perfect, any.")
+        if set(EVERY) & set(self.opponents) and self.game.name not in SOLVABLE:
+            raise UserError(f"rl.opponents perfect and any play all games there are, which of {self.game.name} are too many: they are for {', '.join(SOLVABLE)}.")
         if self.games < 2 or self.games % 2:
             raise UserError(f"rl.eval_games is {self.games}: it is even, since who begins half of them does not the other half.")
 

@@ -211,6 +211,9 @@ class Control:
         order_EPN = jax.random.permutation(key, jnp.tile(jnp.arange(rows, dtype=jnp.int32), (times, P, 1)), axis=-1, independent=True)
         return order_EPN.swapaxes(0, 1).reshape(P, self.updates, -1).swapaxes(0, 1)
 
+    def ready(self, store) -> bool:
+        return True
+
     @functools.partial(jax.jit, static_argnums=0)
     def sample(self, store, turn, key):
         """The round's batch number `turn`."""

@@ -1,7 +1,10 @@
 """Batches that the policy makes for itself: the one source of all reinforcement learning."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Protocol
+
+import jax
 
 from research.core.streams import stream
 from research.core.types import Batch, BatchSpec, Params
@@ -24,6 +27,9 @@ class Experience(Protocol):
     def collect(self, params: Params, store, key) -> Any:
         """The store after some more of it under the policy of `params`."""
 
+    def ready(self, store) -> bool:
+        """Whether there is something to learn from; asked at the first step alone, before which so much is collected as it takes."""
+
     def sample(self, store, turn: int, key) -> Batch:
         """A batch of what is in the store, of which `turn` have been taken since something was last collected."""
 
@@ -44,7 +50,11 @@ class ExperienceSource:
 
     def next(self, params: Params) -> Batch:
         if self._next % self._updates == 0:
-            self._store = self._experience.collect(self._merged(params), self._store, stream(self._seed, self._next + 1, "collect"))
+            params, key = self._merged(params), stream(self._seed, self._next + 1, "collect")
+            self._store = self._experience.collect(params, self._store, key)
+            rounds = itertools.count(1)
+            while self._next == 0 and not self._experience.ready(self._store):
+                self._store = self._experience.collect(params, self._store, jax.random.fold_in(key, next(rounds)))
         batch = self._experience.sample(self._store, self._next % self._updates, stream(self._seed, self._next, "sample"))
         self._next += 1
         return batch

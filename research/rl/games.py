@@ -13,19 +13,19 @@ import jax.numpy as jnp
 from research.core.errors import UserError
 from research.core.sharding import split_rows
 
-# Of pgx's environments those in which a search that looks ahead with the true rules knows no more than a player does: what one sees, (H, W, C), and how many
-# actions there are. Written down here, since a config is read before JAX may be used, and importing pgx uses it.
+# Of pgx's environments those in which a search that looks ahead with the true rules knows no more than a player does: what one sees, (H, W, C), how many actions
+# there are, and the most moves of a game. Written down here, since a config is read before JAX may be used, and importing pgx uses it.
 KNOWN = {
-    "tic_tac_toe": ((3, 3, 2), 9),
-    "connect_four": ((6, 7, 2), 7),
-    "othello": ((8, 8, 2), 65),
-    "hex": ((11, 11, 4), 122),
-    "go_9x9": ((9, 9, 17), 82),
-    "go_19x19": ((19, 19, 17), 362),
-    "animal_shogi": ((4, 3, 194), 132),
-    "gardner_chess": ((5, 5, 115), 1225),
-    "chess": ((8, 8, 119), 4672),
-    "shogi": ((9, 9, 119), 2187),
+    "tic_tac_toe": ((3, 3, 2), 9, 9),
+    "connect_four": ((6, 7, 2), 7, 42),
+    "othello": ((8, 8, 2), 65, 120),
+    "hex": ((11, 11, 4), 122, 122),
+    "go_9x9": ((9, 9, 17), 82, 162),
+    "go_19x19": ((19, 19, 17), 362, 722),
+    "animal_shogi": ((4, 3, 194), 132, 256),
+    "gardner_chess": ((5, 5, 115), 1225, 256),
+    "chess": ((8, 8, 119), 4672, 512),
+    "shogi": ((9, 9, 119), 2187, 512),
 }
 SYMMETRY = {  # rows of SYMMETRIES in research/objectives/symmetry.py; none of the others has one
     "tic_tac_toe": "dihedral",
@@ -66,6 +66,10 @@ class Game:
     @property
     def actions(self) -> int:
         return KNOWN[self.name][1]
+
+    @property
+    def longest(self) -> int:
+        return KNOWN[self.name][2]
 
     @property
     def symmetry(self) -> str:

@@ -32,7 +32,7 @@ class Rollouts:
     completion of each prompt.
 
     Completions are drawn with the key-value cache, and their log-probabilities kept as they were. Every row is in one of the first N / B batches of a round,
-    once, and again in the next as many: completions of all prompts in each of them.
+    once, and again in the next as many, each of which has completions of as many prompts as there can be.
     """
 
     objective: Any  # of research/objectives/policy_gradient.py or preference.py
@@ -42,6 +42,7 @@ class Rollouts:
     reward: Reward
     prompts: int
     group: int
+    updates: int
     max_tokens: int
     eval_prompts: int
 
@@ -57,6 +58,10 @@ class Rollouts:
         if rows % B:
             raise UserError(
                 f"a round gives {rows} rows (rl.prompts times rl.group, or pairs), which do not divide into batches of data.batch_size={B}."
+            )
+        if self.updates % (rows // B):
+            raise UserError(
+                f"rl.updates={self.updates} batches of data.batch_size={B} do not take all {rows} rows of a round equally often: set it to a multiple of {rows // B}."
             )
         if len(self.validation) < self.eval_prompts:
             raise UserError(f"rl.eval_prompts is {self.eval_prompts}, the validation split has {len(self.validation)} prompts: lower it.")
@@ -97,6 +102,9 @@ class Rollouts:
         made, texts = self.complete(params, asked, draw_key)
         return self._learn_from(params, made, self.reward(asked, texts))
 
+    def ready(self, store) -> bool:
+        return True
+
     @functools.partial(jax.jit, static_argnums=0)
     def sample(self, store, turn, key):
         B = self.objective.batch_size
@@ -112,6 +120,7 @@ class Rollouts:
         if self.objective.has_reference:
             found["reference_kl"] = float(self._reference_kl(params, made))
         if jax.process_index() == 0:
+            tqdm.write("  " + "  ".join(f"{name} {value:.3f}" for name, value in found.items()))
             for prompt, text, reward in list(zip(asked, texts, rewards_N))[:SHOWN]:
                 tqdm.write(f"  reward {reward:.2f}  {prompt.text!r} -> {text!r}")
         return found

@@ -38,6 +38,9 @@ class SelfPlay:
     def __post_init__(self):
         if self.kept % self.moves:
             raise UserError(f"rl.kept {self.kept} is not a multiple of rl.moves={self.moves}, by which it is renewed.")
+        if self.kept < self.game.longest:
+            least = -(-self.game.longest // self.moves) * self.moves
+            raise UserError(f"rl.kept {self.kept}: a game of {self.game.name} may have {self.game.longest} moves, of which the first would be lost; set it to {least} or more.")
 
     @property
     def game(self) -> Game:
@@ -104,12 +107,24 @@ class SelfPlay:
         ring |= outcomes(ring, (moves - 1 - jnp.arange(self.kept)) % self.kept, moves)
         return split_rows({"state": state, "ring": ring}) | {"moves": moves}
 
+    def ready(self, store) -> bool:
+        return bool(self._all_rows(store))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _all_rows(self, store):
+        """Whether a game has ended in each part of them, so that a batch has no empty row."""
+        return store["ring"]["known"].reshape(self._parts, -1).any(1).all()
+
+    @property
+    def _parts(self) -> int:
+        """Of the games: each gives as many rows of a batch, so that no move has to leave its devices."""
+        return math.gcd(self.games, *self.spec["valid"].shape)
+
     @functools.partial(jax.jit, static_argnums=0)
     def sample(self, store, turn, key):
-        """A batch drawn evenly from the moves whose games have ended. Each of a number of parts of the games gives as many rows, so that none has to leave its
-        devices; rows of a part in which no game has ended yet are not valid."""
+        """A batch drawn evenly, in each part of the games, from the moves whose games have ended; rows of a part in which none has are not valid."""
         (B,) = self.spec["valid"].shape
-        parts = math.gcd(self.games, B)
+        parts = self._parts
         ring = {name: x.reshape(parts, -1, *x.shape[2:]) for name, x in store["ring"].items()}
 
         def draw(key, known_N):

@@ -71,7 +71,7 @@ def train(
     with _stop_signals() as told_to_stop:
         while True:
             validation, stopping, moved = None, told_to_stop(step), step > started
-            if moved and schedule.due(schedule.eval_every, step) or schedule.eval_first and step == 0:
+            if (moved and schedule.due(schedule.eval_every, step)) or (schedule.eval_first and step == 0):
                 look()
                 with progress.pause("evaluating"):
                     validation = {f"validation/{name}": value for name, value in evaluate(state).items()}

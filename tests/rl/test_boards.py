@@ -175,7 +175,7 @@ def test_who_won_is_said_in_words():
         ("tic_tac_toe", ["--svg=game.png"], "name a file that ends in .svg"),
         ("tic_tac_toe", ["--svg=nowhere/game.svg"], "in a directory that is there"),
         ("tic_tac_toe", ["--step=7"], "no finished checkpoint at step 7"),
-        (None, [], "is no run of an agent that plays"),
+        (None, [], "is of no agent that plays board games"),
     ],
 )
 def test_what_cannot_be_played_is_one_line(runs, name, arguments, message):

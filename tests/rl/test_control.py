@@ -322,4 +322,4 @@ def test_mistakes_are_one_line(changes, message, tmp_path):
 def test_without_gymnax_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)
     with pytest.raises(UserError, match=r"pip install 'lodestar-research\[control\]'"):
-        Environment("CartPole-v1").actions
+        Environment("CartPole-v1").start(jax.random.split(jax.random.key(0), 1))

@@ -146,3 +146,17 @@ def test_a_game_that_a_compiled_function_is_the_first_to_ask_for_is_none_the_wor
     lines += "jax.jit(g.start)(jax.random.split(jax.random.key(0), 2))", "assert g.env.observation_shape == (3, 3, 2)"
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["tic_tac_toe", "connect_four", "hex", "go_9x9"])
+def test_no_game_is_longer_than_the_table_says(name):
+    """Moves at random, but never the last action, which is passing or swapping where there is one: games as long as they can be, all but those of Othello."""
+    game = Game(name)
+    step, state = jax.jit(game.step), game.start(jax.random.split(jax.random.key(0), 16))
+    moves, over, rng = 0, np.zeros(16, bool), np.random.default_rng(0)
+    while not over.all():
+        allowed = np.asarray(state.legal_action_mask).copy()
+        allowed[:, -1] &= (allowed.sum(1) == 1) | (game.actions == game.shape[1]) | (game.actions == 9)
+        state = step(state, np.array([rng.choice(np.flatnonzero(row)) for row in allowed], np.int32))
+        moves, over = moves + 1, np.asarray(state.terminated)
+    assert moves <= game.longest and (moves == game.longest or name != "go_9x9")

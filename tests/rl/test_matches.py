@@ -242,7 +242,7 @@ def test_the_table_of_a_match_adds_up(runs):
 
 def test_a_ladder_ranks_the_checkpoints_and_draws_them(runs):
     workdir = runs("tic_tac_toe", 1, 3)
-    printed = call(match_command, f"--workdir={workdir}", "--ladder")
+    printed = call(match_command, f"--workdir={workdir}", "--ladder=3")
     header, first, second, *_ = printed.splitlines()
     assert header.split() == "step Elo 95 % interval points of the champion before".split()
     assert first.split() == ["1", "champion", "+0", "±", "0"] and second.split()[0] == "3" and second.endswith("%")
@@ -254,11 +254,13 @@ def test_a_ladder_ranks_the_checkpoints_and_draws_them(runs):
 @pytest.mark.parametrize(
     "name, steps, arguments, message",
     [
-        ("tic_tac_toe", (1,), ["--ladder"], "has kept one checkpoint alone"),
+        ("tic_tac_toe", (1,), ["--ladder=2"], "has kept one checkpoint alone"),
         ("tic_tac_toe", (1,), ["--opponents=radnom"], "rl.opponents has 'radnom'"),
+        ("tic_tac_toe", (1,), ["--ladder=2", "--step=1"], "leave out --opponents and --step"),
+        ("tic_tac_toe", (1,), ["--config.rl.environment=connect_four"], "set model.image_size=6"),
         ("tic_tac_toe", (1,), ["--config.rl.eval_games=3"], "it is even"),
         ("tic_tac_toe", (1,), ["--step=2"], "has no finished checkpoint at step 2; it has: [1]"),
-        (None, (), [], "is no run of an agent that plays"),
+        (None, (), [], "is of no agent that plays board games"),
     ],
 )
 def test_a_match_that_cannot_be_is_one_line(runs, name, steps, arguments, message):

@@ -187,7 +187,7 @@ def test_what_is_evaluated_is_what_evaluate_says(whole):
 def test_what_was_sampled_is_shown(whole):
     workdir, _ = whole
     said = call(evaluate, f"--workdir={workdir}")
-    assert said.count("reward 0.") == 3 and "=' -> '" in said
+    assert said.count("reward 0.") == 4 and "reference_kl" in said and "=' -> '" in said
 
 
 def test_a_run_that_starts_from_another_has_that_for_its_reference(whole, tmp_path):

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import signal
+import socket
 import time
 
 import jax
@@ -222,8 +223,10 @@ def test_one_device_equals_eight(tmp_path):
     for a, b in zip(alone[1], split[1], strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
     jax.tree.map(functools.partial(close, rtol=1e-3, atol=1e-4), alone[2], split[2])
-    assert any(batch["valid"].any() and not batch["valid"].all() for batch in alone[0])
-    assert one.state()["next"] == 5 and one.state()["arrays"]["moves"] == 8, "collected before the first step, and the fourth"
+    assert all(batch["valid"].all() for batch in alone[0]), "no step learns from nothing"
+    assert one.state()["next"] == 5 and one.state()["arrays"]["moves"] == 12, (
+        "collected before the first step, until games had ended, and before the fourth"
+    )
 
 
 TINY = "--config=tests/rl/tiny.py"
@@ -252,7 +255,7 @@ def same_experience(a, b, step):
 def test_a_run_stopped_within_a_round_and_resumed_is_the_run_never_stopped(whole, tmp_path):
     """Bit for bit: figures, parameters, and the games under way."""
     assert "Step 4 of 7: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", "--until=4")  # where it is measured, not where it collects
-    assert source_arrays(tmp_path / "parts", 4)["['moves']"] == 8
+    assert source_arrays(tmp_path / "parts", 4)["['moves']"] == 12
     call(train, TINY, f"--workdir={tmp_path}/parts")
     assert_same_run(whole, tmp_path / "parts", 7)
     same_experience(whole, tmp_path / "parts", 7)
@@ -270,19 +273,48 @@ def test_a_run_tells_what_it_was_made_of_and_is_measured_again_alike(whole):
     [
         ("rl.environment=backgammon", "rl.environment is 'backgammon': choose one of"),
         ("rl.kept=6", "rl.kept 6 is not a multiple of rl.moves=4"),
+        ("rl.kept=8", "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost; set it to 12 or more"),
         ("rl.eval_games=7", "rl.eval_games is 7: it is even"),
         ("rl.opponents=('randm',)", "rl.opponents has 'randm'"),
         ("rl.experience=selfplay", "rl.experience is 'selfplay': choose one of self_play"),
         ("rl.search=alpha_beta", "rl.search is 'alpha_beta'"),
         ("rl.environment=connect_four", "set model.image_size=6, model.image_width=7"),
         ("objective.actions=7", "objective.actions=9"),
-        ("objective.name=image_classification", "choose alpha_zero"),
+        ("objective.name=image_classification", "alpha_zero is"),
         ("rl.games=4", "rl.games 4 does not divide over the 8 shards"),
         ("run.best_metric=validation/loss", "choose one of validation/score_against_random"),
     ],
 )
 def test_wrong_input_is_one_line(change, message, tmp_path):
     assert message in error(train, TINY, f"--workdir={tmp_path}/run", f"--config.{change}")
+
+
+@pytest.mark.parametrize(
+    "game, change, message",
+    [
+        ("connect_four", "objective.symmetry=half_turn", "what is so turned is another position in connect_four: choose none or reflection"),
+        ("connect_four", "rl.opponents=('perfect',)", "are too many: they are for tic_tac_toe"),
+        ("go_9x9", "rl.kept=160", "a game of go_9x9 may have 162 moves"),
+    ],
+)
+def test_what_does_not_fit_a_game_is_one_line(game, change, message, tmp_path):
+    assert message in error(train, f"{TINY}:{game}", f"--workdir={tmp_path}/run", f"--config.{change}")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one(tmp_path):
+    """Two hosts with four devices each live through what one with eight does."""
+    finish(spawn(TINY, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    meeting["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    two = [spawn(TINY, f"--workdir={tmp_path}/two", "--distributed", **meeting, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    for process in two:
+        finish(process)
+    one, two = (metrics.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -304,7 +336,7 @@ def test_what_eight_devices_lived_through_comes_back_on_one(whole, tmp_path):
     e = agent(jax.devices()[:1])
     source = build.training_source(e, build.make_corpus(e.config, tmp_path))
     source.restore(Checkpoints(whole, read_only=True).restore(e.shapes, e.shardings, source.state())[1])
-    assert source.state()["next"] == 7 and source.state()["arrays"]["moves"] == 12
+    assert source.state()["next"] == 7 and source.state()["arrays"]["moves"] == 16
     found = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(source.state()["arrays"]["ring"])}
     stored = source_arrays(whole, 7)
     for name, x in found.items():

@@ -6,13 +6,16 @@ python -m research.train --config=tests/rl/tiny.py:tic_tac_toe --workdir=runs/ti
 from ml_collections import ConfigDict
 
 from configs.rl import alpha_zero
+from research.rl.games import Game
 
 
 def get_config(name="tic_tac_toe"):
     c = ConfigDict(alpha_zero.get_config(name))
     c.model.update(name="resnet", width=8, layers=1, activation="relu", dtype="float32")
     c.data.update(batch_size=16, eval_batch_size=16)
-    c.rl.update(games=8, moves=4, kept=12, updates=3, simulations=4, opening=2, opponents=("random",), eval_games=16)
+    c.rl.update(
+        games=8, moves=4, kept=-(-max(12, Game(name).longest) // 4) * 4, updates=3, simulations=4, opening=2, opponents=("random",), eval_games=16
+    )
     c.optimizer.update(learning_rate=1e-2, warmup_steps=2)
     c.mesh.update(data=1, fsdp=-1)
     c.run.update(steps=7, log_every=1, eval_every=4, save_every=100, keep=3, best_metric="validation/score_against_random")
