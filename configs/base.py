@@ -150,7 +150,7 @@ def get_config():
     c.rl.prompt_words = placeholder(int)  # rollouts: words of data.text_field that are the prompt; absent: all
     c.rl.max_tokens = 16  # rollouts: tokens of a completion, at most; with prompt_length they make data.length
     c.rl.eval_prompts = 256  # rollouts: prompts of an evaluation
-    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or your own as "package.module:function" of this group and a judge, which returns the reward
+    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or "package.module:function" of this group and a judge
     c.rl.words = 12  # rollouts: that reward=words asks for, prompt and completion together
     c.rl.judge = placeholder(str)  # rollouts: the run of a classifier or a reward model that reward=judge asks
     c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx; control: an environment of gymnax, such as CartPole-v1

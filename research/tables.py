@@ -201,7 +201,8 @@ def prompts(config, corpus: Corpus, split: str) -> Prompts:
 def rollouts(config, objective, corpus: Corpus, judge) -> Rollouts:
     r, d = config.rl, config.data
     if not hasattr(objective, "log_probs"):
-        raise UserError(f"rl.experience=rollouts trains a language model, which objective.name={config.objective.name} does not: choose grpo, dr_grpo, ppo, reinforce, dpo, ipo or kto.")
+        known = "grpo, dr_grpo, ppo, reinforce, dpo, ipo or kto"
+        raise UserError(f"rl.experience=rollouts trains a language model, which objective.name={config.objective.name} does not: choose {known}.")
     worth = look_up(REWARDS, r.reward, "rl.reward")(r, judge)
     asked, held_out = prompts(config, corpus, d.train_split), prompts(config, corpus, d.validation_split)
     return Rollouts(objective, corpus.text_tools()[0], asked, held_out, worth, r.prompts, r.group, r.updates, r.max_tokens, r.eval_prompts)

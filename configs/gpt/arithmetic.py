@@ -1,4 +1,4 @@
-"""A small GPT that has seen sums of two numbers under 100, and not yet learned to add: what configs/rl/grpo_arithmetic.py goes on from. N seconds on two CPU cores.
+"""A small GPT that has seen sums of two numbers under 100, and not yet learned to add: what configs/rl/grpo_arithmetic.py goes on from. 3 minutes on two CPU cores.
 
     python -m research.train --config=configs/gpt/arithmetic.py --workdir=runs/arithmetic
     python -m research.generate --workdir=runs/arithmetic --prompt="17+25=" --max_tokens=8

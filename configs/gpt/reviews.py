@@ -1,4 +1,4 @@
-"""A small GPT on 8,490 sentences of movie reviews: what configs/rl/dpo_sentiment.py and configs/rl/reinforce_words.py go on from. N minutes on two CPU cores.
+"""A small GPT on 8,490 sentences of movie reviews: what configs/rl/dpo_sentiment.py and configs/rl/reinforce_words.py go on from. 4 minutes on two CPU cores.
 
     python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews
     python -m research.generate --workdir=runs/reviews --prompt="The film is" --max_tokens=30

@@ -1,8 +1,11 @@
-"""Connect four by AlphaZero: a small ResNet that learns from games with itself, in N minutes on two CPU cores.
+"""Connect four by AlphaZero: a small ResNet that learns from games with itself, in 51 minutes on two CPU cores with tests running beside it.
 
-python -m research.train --config=configs/rl/connect_four.py --workdir=runs/connect_four
-python -m research.match --workdir=runs/connect_four
-python -m research.play --workdir=runs/connect_four
+Of 200 games with plain Monte Carlo tree search of four times its simulations, half of them begun, it took 86.5 % of the points (95 %: 81.1 to 90.6), after a
+quarter of the steps 61.8 %; with a random player it won all 200.
+
+    python -m research.train --config=configs/rl/connect_four.py --workdir=runs/connect_four
+    python -m research.match --workdir=runs/connect_four
+    python -m research.play --workdir=runs/connect_four
 """
 
 from configs.rl import alpha_zero

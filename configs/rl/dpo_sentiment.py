@@ -1,9 +1,14 @@
-"""Movie reviews that sound pleased: DPO (arXiv 2305.18290) on pairs of completions of which our own classifier finds one more positive, in N minutes on two CPU cores.
+"""Movie reviews that sound pleased: DPO (arXiv 2305.18290) on pairs of completions of which our own classifier finds one more positive, in 5 minutes on
+two CPU cores.
 
-python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews
-python -m research.train --config=configs/bert/finetune_sentiment.py --workdir=runs/finetuned
-python -m research.train --config=configs/rl/dpo_sentiment.py --workdir=runs/dpo_sentiment
-python -m research.generate --workdir=runs/dpo_sentiment --prompt="The film is" --max_tokens=24
+How positive the classifier finds prompt and completion, the mean of 256 validation sentences begun: 0.375 before, 0.691 after, at 0.33 nats a token from where
+it began. "The film is a new sense of officeably" became "The film is good and funny and good": of
+the words that please the judge there are more, and sense was never its strength.
+
+    python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews
+    python -m research.train --config=configs/bert/finetune_sentiment.py --workdir=runs/finetuned
+    python -m research.train --config=configs/rl/dpo_sentiment.py --workdir=runs/dpo_sentiment
+    python -m research.generate --workdir=runs/dpo_sentiment --prompt="The film is" --max_tokens=24
 """
 
 from configs.gpt import reviews

@@ -2,9 +2,9 @@
 
 After a colon another objective: `:dr_grpo`, `:ppo`, `:reinforce`.
 
-python -m research.train --config=configs/gpt/arithmetic.py --workdir=runs/arithmetic
-python -m research.train --config=configs/rl/grpo_arithmetic.py --workdir=runs/grpo_arithmetic
-python -m research.generate --workdir=runs/grpo_arithmetic --prompt="17+25=" --max_tokens=8
+    python -m research.train --config=configs/gpt/arithmetic.py --workdir=runs/arithmetic
+    python -m research.train --config=configs/rl/grpo_arithmetic.py --workdir=runs/grpo_arithmetic
+    python -m research.generate --workdir=runs/grpo_arithmetic --prompt="17+25=" --max_tokens=8
 """
 
 from configs.gpt import arithmetic

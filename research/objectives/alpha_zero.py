@@ -18,7 +18,8 @@ class AlphaZero(PolicyValue):
 
     where pi is the policy that the search came to at a position and z how its game ended, for whoever was to move there: 1 won, 0 drawn, -1 lost.
 
-    Batch: `image` (B, H, W, C), the position as its player sees it, in whatever dtype the game has it, `policy` (B, A) float32, `legal` (B, A) bool, `value` (B,) float32, `valid` (B,) bool.
+    Batch: `image` (B, H, W, C), the position as its player sees it, in whatever dtype the game has it,
+    `policy` (B, A) float32, `legal` (B, A) bool, `value` (B,) float32, `valid` (B,) bool.
     In training each position is seen under one of the `symmetry`'s transformations, drawn by the step's key.
     """
 

@@ -9,8 +9,8 @@ the completion, to be reported; `valid` (B,) bool. What the arrays (B, T) of flo
 batch it reads `mask`, `log_probs` and `reference_log_probs`; `group` completions of one prompt lie together. It is pure, and done once with what was
 drawn, which may then be learned from in any order and in parts.
 
-The losses have no dropout: the policy that is trained is the one that drew. Metrics: the mean `reward`, and as means over tokens `entropy`, in nats; how far, by `k3`, the
-policy is from the one that drew, `rollout_kl`, and from the reference, `reference_kl`; `clip_fraction`, how often the ratio of policy to the one that
+The losses have no dropout: the policy that is trained is the one that drew. Metrics: the mean `reward`, and as means over tokens `entropy`, in nats; how
+far, by `k3`, the policy is from the one that drew, `rollout_kl`, and from the reference, `reference_kl`; `clip_fraction`, how often the ratio of policy to the one that
 drew was too far out to count as it is.
 """
 

@@ -40,7 +40,8 @@ class SelfPlay:
             raise UserError(f"rl.kept {self.kept} is not a multiple of rl.moves={self.moves}, by which it is renewed.")
         if self.kept < self.game.longest:
             least = -(-self.game.longest // self.moves) * self.moves
-            raise UserError(f"rl.kept {self.kept}: a game of {self.game.name} may have {self.game.longest} moves, of which the first would be lost; set it to {least} or more.")
+            most = f"a game of {self.game.name} may have {self.game.longest} moves"
+            raise UserError(f"rl.kept {self.kept}: {most}, of which the first would be lost; set it to {least} or more.")
 
     @property
     def game(self) -> Game:
