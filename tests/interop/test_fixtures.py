@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -257,7 +258,7 @@ def test_a_directory_becomes_a_run_that_predicts_and_goes_out_again(tmp_path):
     expected = np.exp(outputs["logits"][1]) / np.exp(outputs["logits"][1]).sum()
     assert {x["label"]: x["probability"] for x in told["labels"]} == pytest.approx(dict(zip("abc", expected)), abs=1e-5)
     with pytest.raises(UserError, match="has parameters and no optimizer to go on with: train a new run from it, --config.init.from="):
-        restore.starting_state(build.experiment(ours.loaded(FIXTURES / "vit")[0].config, devices=jax.devices()[:1]), Checkpoints(run), None)
+        restore.starting_state(build.experiment(ours.loaded(FIXTURES / "vit")[0].config, devices=jax.devices()[:1]), Checkpoints(run), types.SimpleNamespace(state=dict))
     ours.said(convert, f"--from={run}", f"--to={back}")
     before, after = (directory.read_config(path) for path in (FIXTURES / "vit", back))
     assert after["id2label"] == before["id2label"] == {"0": "a", "1": "b", "2": "c"} and after["architectures"] == ["ViTForImageClassification"]

@@ -262,6 +262,7 @@ SMALL += ["--config.rl.games=8", "--config.rl.moves=16", "--config.rl.updates=8"
 SMALL += ["--config.run.steps=20", "--config.run.log_every=1", "--config.run.eval_every=1", "--config.run.save_every=10"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_within_a_round_is_the_run_never_stopped(tmp_path):
     """Bit for bit, the environments under way and the round among it."""
     call(train, *SMALL, f"--workdir={tmp_path}/whole")

@@ -56,6 +56,7 @@ def test_players_who_change_places_change_their_scores(opening):
     assert did_not == mirrored(began) and min(began.won, began.lost) > 0, "openings differ"
 
 
+@pytest.mark.slow
 def test_who_never_errs_never_loses_and_who_always_errs_does(opening=1):
     """One move at random spoils nothing."""
     assert all(found.lost == 0 and found.won > 20 for found in match(GAME, perfect.player, plain, 64, opening, 1.0, None, KEY))
@@ -230,6 +231,7 @@ def test_an_agent_is_measured_against_another():
     assert did_not == mirrored(began) and began.games == 8
 
 
+@pytest.mark.slow
 def test_the_table_of_a_match_adds_up(runs):
     printed = call(match_command, f"--workdir={runs('tic_tac_toe', 1, 3)}", "--opponents=random", "--opponents=any", "--step=1")
     assert printed.startswith("tic_tac_toe: step 1 of ") and "4 simulations a move (gumbel)" in printed

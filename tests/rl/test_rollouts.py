@@ -131,9 +131,7 @@ def test_the_best_completion_is_chosen_over_the_worst(cache, tmp_path):
     assert not same["valid"].any(), "nothing is learned of completions that are as good"
 
 
-@pytest.mark.parametrize(
-    "objective", ["grpo", "ppo", pytest.param("reinforce", marks=pytest.mark.slow), "dpo", pytest.param("kto", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("objective", ["grpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "reinforce", "dpo", "kto"))])
 def test_what_is_rewarded_becomes_likelier(cache, tmp_path, objective):
     """And with the reward's sign planted wrong the same steps do the contrary."""
     reached = {}
@@ -238,6 +236,7 @@ def test_what_cannot_be_is_one_line(cache, tmp_path, changes, said):
         prepared(config_lib.changed(config_of(), changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_judge_is_a_run_that_judges_texts(cache, whole, tmp_path):
     judge = ["--config=configs/bert/sentiment_tiny.py", f"--workdir={tmp_path}/judge", "--config.run.steps=2", "--config.optimizer.warmup_steps=0"]
     call(train, *judge, "--config.model.width=16", "--config.model.layers=1", "--config.model.heads=2", "--config.model.mlp_width=16")

@@ -37,7 +37,7 @@ def save(workdir, steps, losses=None, keep=2, mode="min", **kwargs):
 def test_state_and_source_come_back_bit_for_bit_on_another_mesh(tmp_path, ema):
     save(tmp_path, [3], ema=ema).close()
     shapes, where = shapes_and(sharding(4, PartitionSpec("x", None)), ema=ema)
-    state, source = Checkpoints(tmp_path).restore(shapes, where)
+    state, source = Checkpoints(tmp_path).restore(shapes, where, {})
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(make_state(3, ema=ema)))
     assert source == {"next": 30} and state.params["up"]["kernel"].addressable_shards[0].data.shape == (1, 8)
     assert type(state.opt_state) is type(make_state(3).opt_state)
@@ -93,7 +93,7 @@ def test_a_state_of_other_code_is_not_called_unreadable(tmp_path):
     momentum = optax.sgd(1.0, 0.9).init
     other = shapes._replace(opt_state=jax.eval_shape(momentum, shapes.params))
     with pytest.raises(UserError, match="checkpoints/3/optimizer does not fit: .* Other code made this run"):
-        Checkpoints(tmp_path).restore(other, where._replace(opt_state=jax.tree.map(lambda _: sharding(), other.opt_state)))
+        Checkpoints(tmp_path).restore(other, where._replace(opt_state=jax.tree.map(lambda _: sharding(), other.opt_state)), {})
 
 
 def test_an_unreadable_checkpoint_is_one_line_that_says_how_to_go_on(tmp_path):
@@ -102,7 +102,7 @@ def test_an_unreadable_checkpoint_is_one_line_that_says_how_to_go_on(tmp_path):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     with pytest.raises(UserError, match="checkpoints/4 cannot be read .* use step 3"):
-        checkpoints.restore(*shapes_and(sharding()))
+        checkpoints.restore(*shapes_and(sharding()), {})
 
 
 def test_reading_makes_no_directory(tmp_path):
