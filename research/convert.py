@@ -11,6 +11,7 @@ as `init.from`. Only safetensors are read, never a pickle. What has no class in 
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 from absl import flags
@@ -152,6 +153,8 @@ def out_of_run(argv: list[str], workdir: pathlib.Path, path: pathlib.Path):
     model_type, of = format_of(config, values.model_type)
     name = architecture(of, config)
     step, params = restore.trained_params(e, workdir, values.step)
+    what: Any = e.objective
+    params = what.of_model(params) if hasattr(what, "of_model") else params  # without a reference, or a head that only training has
     tensors = weights.export(params, of.rows(config.model, config.objective.name), "" if name.endswith("Model") else of.prefix)
     tokens = special_tokens(tokenizer, config) if tokenizer else {}
     ids = {f"{token}_id": tokenizer.token_to_id(text) for token, text in tokens.items()} if tokenizer else {}

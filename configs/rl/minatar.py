@@ -3,7 +3,7 @@
 After a colon the game: SpaceInvaders, Breakout, Asterix or Freeway. What SpaceInvaders reaches after 1.6 million moves, in the mean of 128 episodes of 1000
 moves at most, actions drawn as in training; with seeds 0, 1 and 2 it was 49, 48 and 82:
 
-    mean_return 40 (chance 4.3)
+    mean_return 30 (chance 4.3)
 
 Breakout reached 26 (chance 0.3); Asterix 1.7 (chance 0.5), for which a network that takes the board for one patch is too little.
 

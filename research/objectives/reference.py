@@ -70,7 +70,7 @@ class Policy:
         zeros_1T = jnp.zeros((1, self.length), jnp.int32)
         return {"": linen.Call(self.model, (zeros_1T, zeros_1T, Mask(causal=True)))} | self.heads
 
-    def _own(self, tree):
+    def of_model(self, tree):
         """Of a tree over the parameters, what is the model's."""
         return {name: x for name, x in tree.items() if name not in {*self.heads, "reference"}}
 
@@ -83,12 +83,12 @@ class Policy:
         A copy, so that the buffers of the one can be donated while the other's stay.
         """
         trained = {name: x for name, x in params.items() if name != "reference"}
-        return trained | ({"reference": jax.tree.map(jnp.copy, self._own(params))} if self.has_reference else {})
+        return trained | ({"reference": jax.tree.map(jnp.copy, self.of_model(params))} if self.has_reference else {})
 
     @property
     def logical_axes(self):
         axes = linen.all_logical_axes(self._calls)
-        return axes | ({"reference": self._own(axes)} if self.has_reference else {})
+        return axes | ({"reference": self.of_model(axes)} if self.has_reference else {})
 
     @property
     def frozen(self) -> frozenset[str]:

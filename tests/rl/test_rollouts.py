@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
+from safetensors.numpy import load_file
 
-from research import build, evaluate, predict, restore, train
+from research import build, convert, evaluate, predict, restore, train
 from research.core import config as config_lib
 from research.core.errors import UserError
 from research.core.streams import stream
@@ -200,6 +201,15 @@ def test_a_run_that_starts_from_another_has_that_for_its_reference(whole, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, own(begun), own(loaded))
     jax.tree.map(np.testing.assert_array_equal, begun["reference"], own(loaded))
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(jax.tree.leaves(begun["reference"]), jax.tree.leaves(loaded["reference"])))
+
+
+def test_a_trained_policy_goes_out_without_its_reference(whole, tmp_path):
+    workdir, _ = whole
+    call(convert, f"--from={workdir}", f"--to={tmp_path}/out")
+    _, params = restore.trained_params(prepared(config_of(), workdir)[0], workdir)
+    tensors = load_file(tmp_path / "out/model.safetensors")
+    np.testing.assert_array_equal(tensors["transformer.wte.weight"], params["word"]["embedding"])
+    assert not [name for name in tensors if "reference" in name]
 
 
 def test_one_device_and_eight_draw_the_same(cache, tmp_path):
