@@ -208,7 +208,7 @@ def test_a_trained_policy_goes_out_without_its_reference(whole, tmp_path):
     call(convert, f"--from={workdir}", f"--to={tmp_path}/out")
     _, params = restore.trained_params(prepared(config_of(), workdir)[0], workdir)
     tensors = load_file(tmp_path / "out/model.safetensors")
-    np.testing.assert_array_equal(tensors["transformer.wte.weight"], params["word"]["embedding"])
+    np.testing.assert_array_equal(tensors["wte.weight"], params["word"]["embedding"])
     assert not [name for name in tensors if "reference" in name]
 
 
