@@ -70,6 +70,18 @@ def pool(hidden_BTD, mask_BT, how: str):
     return (hidden_BTD * weights_BT1).sum(1) / jnp.maximum(weights_BT1.sum(1), 1)
 
 
+class Cells(nn.Module):
+    """Some features of each cell of a board, those of all of them side by side: hidden_BTD -> (B, T * features)."""
+
+    config: TransformerConfig
+    features: int
+
+    @nn.compact
+    def __call__(self, hidden_BTD):
+        dense = Dense(self.config, (self.features,), ("embed", None), hidden_BTD.shape[-1] ** -0.5, use_bias=True, name="features")
+        return constrain(jax.nn.relu(dense(hidden_BTD)).reshape(len(hidden_BTD), -1), "batch", None)
+
+
 class PolicyHead(nn.Module):
     """What an agent makes of a board (Silver et al., 2017, methods): of each cell some features, of all of them together the logits of its moves.
 
@@ -84,8 +96,7 @@ class PolicyHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD):
         c = dataclasses.replace(self.config, dtype="float32")
-        x_BTF = jax.nn.relu(Dense(c, (self.features,), ("embed", None), hidden_BTD.shape[-1] ** -0.5, use_bias=True, name="cells")(hidden_BTD))
-        x_BF = constrain(x_BTF.reshape(len(x_BTF), -1), "batch", None)
+        x_BF = Cells(c, self.features, name="cells")(hidden_BTD)
         return Dense(c, (self.actions,), (None, None), 0.1 * x_BF.shape[-1] ** -0.5, use_bias=True, name="out")(x_BF)
 
 
@@ -101,8 +112,7 @@ class ValueHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD):
         c = dataclasses.replace(self.config, dtype="float32")
-        x_BTF = jax.nn.relu(Dense(c, (self.features,), ("embed", None), hidden_BTD.shape[-1] ** -0.5, use_bias=True, name="cells")(hidden_BTD))
-        x_BF = constrain(x_BTF.reshape(len(x_BTF), -1), "batch", None)
+        x_BF = Cells(c, self.features, name="cells")(hidden_BTD)
         x_BF = jax.nn.relu(Dense(c, (self.hidden,), (None, None), (2 / x_BF.shape[-1]) ** 0.5, use_bias=True, name="hidden")(x_BF))
         value_B = Dense(c, (1,), (None, None), 0.1 * self.hidden**-0.5, use_bias=True, name="out")(x_BF)[:, 0]
         return jnp.tanh(value_B) if self.bounded else value_B

@@ -4,7 +4,6 @@ B batch, H rows, W columns, D width; as a ViT with one cell a patch, it gives a 
 """
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from research.core.sharding import constrain
@@ -45,8 +44,7 @@ class ResNet(nn.Module):
         return self.config.width
 
     def inputs(self, batch_size: int, length: int):
-        c = self.config
-        return {"image": jax.ShapeDtypeStruct((batch_size, *c.sides, c.channels), jnp.uint8)}
+        return self.config.images(batch_size)
 
     @nn.compact
     def encode(self, inputs):

@@ -77,6 +77,10 @@ class VitConfig(TransformerConfig):
         H, W = self.sides
         return H // self.patch_size, W // self.patch_size
 
+    def images(self, batch_size: int):
+        """What a model of these scalars takes."""
+        return {"image": jax.ShapeDtypeStruct((batch_size, *self.sides, self.channels), jnp.uint8)}
+
     @property
     def patches(self) -> int:
         return self.grid[0] * self.grid[1]
@@ -114,8 +118,7 @@ class Vit(nn.Module):
         return self.config.width
 
     def inputs(self, batch_size: int, length: int):
-        c = self.config
-        return {"image": jax.ShapeDtypeStruct((batch_size, *c.sides, c.channels), jnp.uint8)}
+        return self.config.images(batch_size)
 
     def encode(self, inputs):
         return self._encode(inputs["image"], None)
