@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from configs import base
-from research import build, restore
+from research import build, measure, restore
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import UserError, run_command
@@ -36,7 +36,7 @@ def main(argv):
     step, params = restore.trained_params(e, workdir, values.step)
     with e.in_force():
         lived = build.experience(e, corpus, functools.partial(restore.judge, defaults=base.get_config()))
-        metrics = build.evaluator(e, corpus, split, config.run.eval_batches, lived)(params)
+        metrics = measure.evaluator(e, corpus, split, config.run.eval_batches, lived)(params)
     if jax.process_index() == 0:
         named = "validation" if split == config.data.validation_split else split  # as training logs it
         print(json.dumps({"step": step} | {f"{named}/{name}": value for name, value in metrics.items()}))

@@ -16,7 +16,7 @@ import jax
 from absl import flags
 
 from configs import base
-from research import build, restore
+from research import build, measure, restore
 from research.core import config as config_lib
 from research.core import sharding
 from research.core.errors import STOPPED, UserError, run_command
@@ -35,7 +35,7 @@ def main(argv):
     e = build.experiment(config, corpus.vocabulary)
     lived = build.experience(e, corpus, functools.partial(restore.judge, defaults=base.get_config()))
     source = build.training_source(e, corpus, lived)
-    evaluate = build.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches, lived)
+    evaluate = measure.evaluator(e, corpus, config.data.validation_split, config.run.eval_batches, lived)
     r, speaks = config.run, jax.process_index() == 0
     with contextlib.ExitStack() as closing:
         if speaks:

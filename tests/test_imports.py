@@ -16,7 +16,7 @@ FLOORS = [
     ["training", "rl", "compile", "interop", "reports"],
     ["tables"],
     ["build"],
-    ["restore"],
+    ["measure", "restore"],
     ["commands"],
 ]
 
@@ -26,7 +26,7 @@ def room(module: str) -> str:
     parts = module.split(".")
     if len(parts) > 1 and (ROOT / "research" / parts[1]).is_dir():
         return parts[1]
-    return parts[1] if parts[1:] in (["tables"], ["build"], ["restore"]) else "commands"
+    return parts[1] if parts[1:] in (["tables"], ["build"], ["measure"], ["restore"]) else "commands"
 
 
 def floor(name: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from research import build
+from research import build, measure
 from research.core import metrics
 from research.core.config import parse
 from research.data import sources
@@ -48,7 +48,7 @@ def most_common_token_accuracy(workdir) -> float:
     corpus = build.make_corpus(config, workdir)
     objective = build.objective(config, corpus.vocabulary)
     hidden = []
-    examples = build.validation_examples(config, corpus, config.data.validation_split)
+    examples = measure.validation_examples(config, corpus, config.data.validation_split)
     for batch in sources.batches_of(examples, 64, list(range(64)), None):
         _, positions, chosen = jax.device_get(objective.hide(batch["tokens"], jax.random.key(0)))
         labels = np.take_along_axis(batch["tokens"], positions, axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.gpt import tiny as gpt_tiny
-from research import build
+from research import build, measure
 from research.core import metrics
 from research.core.config import parse
 from tests.test_quickstart import command
@@ -48,7 +48,7 @@ def test_the_unigram_model_of_gpt_tiny_is_as_its_docstring_says(tmp_path):
     corpus = build.make_corpus(config, tmp_path)
 
     def predicted(split):
-        for row in build.validation_examples(config, corpus, split):
+        for row in measure.validation_examples(config, corpus, split):
             segments = row["segments"]
             yield row["tokens"][1:][(segments[1:] == segments[:-1]) & (segments[1:] > 0)]
 

@@ -33,3 +33,8 @@ def linear(train: Embedded, validation: Embedded) -> float:
     """The accuracy of logistic regression on the embeddings, each dimension first brought to mean 0 and variance 1."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*train)
     return float(classifier.score(*validation))
+
+
+def metric_name(evaluator: str) -> str:
+    """What the evaluator of that name in the table, or `package.module:function`, measures."""
+    return f"{evaluator.rpartition(':')[2]}_accuracy"

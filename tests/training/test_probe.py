@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from research import build
+from research import build, measure
 from research.core.errors import UserError
 from research.training import probe
 from tests.tiny import tiny_config
@@ -62,7 +62,7 @@ def figures(cache):
         e = build.experiment(config, corpus.vocabulary, devices)
         params = jax.jit(e.init, out_shardings=e.shardings)().params
         with e.in_force():
-            found, other = (build.evaluator(e, corpus, split, None)(params) for split in ("validation", "train"))
+            found, other = (measure.evaluator(e, corpus, split, None)(params) for split in ("validation", "train"))
         return found, other, corpus.manifest
 
     return {mesh: measure(mesh) for mesh in [(1, 1), (4, 2)]}
@@ -82,15 +82,15 @@ def test_eight_devices_find_what_one_does(figures):
 def test_the_limit_chooses_at_random_but_always_the_same(cache):
     config = image_config(probe__limit=7)
     corpus = build.make_corpus(config, cache)
-    labels = [[int(x["label"]) for x in build.probe_examples(config, corpus, "train")] for _ in range(2)]
+    labels = [[int(x["label"]) for x in measure.probe_examples(config, corpus, "train")] for _ in range(2)]
     assert labels[0] == labels[1] and len(labels[0]) == 7 and labels[0] != [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_a_probe_has_fields_of_its_own(cache):
     config = image_config(data__image_field="other", data__label_field="other", probe__image_field="image", probe__label_field="label")
-    assert set(build.probe_examples(config, build.make_corpus(config, cache), "train")[0]) == {"image", "label"}
+    assert set(measure.probe_examples(config, build.make_corpus(config, cache), "train")[0]) == {"image", "label"}
     with pytest.raises(UserError, match="data.image_field is 'other'"):
-        build.probe_examples(image_config(data__image_field="other"), build.make_corpus(config, cache), "train")
+        measure.probe_examples(image_config(data__image_field="other"), build.make_corpus(config, cache), "train")
 
 
 @pytest.mark.parametrize(
