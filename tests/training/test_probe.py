@@ -55,7 +55,7 @@ def image_config(**changes):
 def figures(cache):
     """{(fsdp, tensor): what an evaluation measures}"""
 
-    def measure(mesh):
+    def measured(mesh):
         config = image_config(mesh__fsdp=mesh[0], mesh__tensor=mesh[1])
         devices = jax.devices()[: mesh[0] * mesh[1]]
         corpus = build.make_corpus(config, cache)
@@ -65,7 +65,7 @@ def figures(cache):
             found, other = (measure.evaluator(e, corpus, split, None)(params) for split in ("validation", "train"))
         return found, other, corpus.manifest
 
-    return {mesh: measure(mesh) for mesh in [(1, 1), (4, 2)]}
+    return {mesh: measured(mesh) for mesh in [(1, 1), (4, 2)]}
 
 
 def test_an_evaluation_probes_the_validation_split(figures):
