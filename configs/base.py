@@ -84,7 +84,7 @@ def get_config():
     c.objective.classes = 2  # classification: labels there are
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
-    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05. Where completions are rolled out: of the draws; absent: 1
+    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05. Of language models that learn from reward or preference: of draws and log-probabilities; absent: 1
     c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses; 0: none
     c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
     c.objective.initial_bias = -10.0  # siglip: of the logits, to begin with; it is learned
@@ -150,13 +150,13 @@ def get_config():
     c.rl.prompt_words = placeholder(int)  # rollouts: words of data.text_field that are the prompt; absent: all
     c.rl.max_tokens = 16  # rollouts: tokens of a completion, at most; with prompt_length they make data.length
     c.rl.eval_prompts = 256  # rollouts: prompts of an evaluation
-    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or "package.module:function" of this group and a judge
+    c.rl.reward = "exact_answer"  # rollouts: a row of REWARDS in research/tables.py (exact_answer, words, judge), or "package.module:function" of the config and a judge
     c.rl.words = 12  # rollouts: that reward=words asks for, prompt and completion together
     c.rl.judge = placeholder(str)  # rollouts: the run of a classifier or a reward model that reward=judge asks
     c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx; control: an environment of gymnax, such as CartPole-v1
     c.rl.games = 64  # self_play, control: side by side
     c.rl.moves = 16  # self_play, control: that are made in each game in a round
-    c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last are learned from
+    c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last: what lasts longer than a game is how long it is learned from
     c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (MuZero's)
     c.rl.simulations = 32  # self_play: of a search
     c.rl.opponents = ("random",)  # self_play: whom an evaluation plays against: random, mcts:N (N simulations), perfect, any

@@ -2,11 +2,11 @@
 
     python -m research.match --workdir=runs/connect_four [--step=N] [--opponents=random --opponents=mcts:256 ...]
         [--config.rl.eval_games=200] [--config.rl.simulations=64]
-    python -m research.match --workdir=runs/connect_four --ladder=6 [--opening=4]
+    python -m research.match --workdir=runs/connect_four --ladder=6 [--config.rl.opening=4]
 
-Plays matches, half of the games begun, with each opponent (see rl.opponents in configs/base.py; absent: the run's own), and prints a table. --ladder=N: so many
-of the checkpoints that the run has kept, the first, the last and others between, play all each other, each two from openings of some moves at random; prints who
-took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws them as plots/elo.png of the run.
+Plays matches, half of the games begun, with each opponent (see rl.opponents in configs/base.py; absent: the run's own), and prints a table. --ladder=N: up to
+so many of the checkpoints that the run has kept, the first, the last and others between, play all each other, each two from openings of rl.opening moves at
+random; prints who took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws them as plots/elo.png of the run.
 """
 
 import itertools
@@ -35,8 +35,8 @@ def main(argv):
     workdir, config = pathlib.Path(values.workdir), restore.fitting(config, argv)
     if values.ladder and (values.opponents or values.step is not None):
         raise UserError("--ladder is of checkpoints among themselves: leave out --opponents and --step.")
-    if values.ladder:
-        config = config_lib.changed(config, {"rl.opening": values.opening})
+    if values.ladder and config.rl.opening < 1:
+        raise UserError("rl.opening is 0: neither of two checkpoints draws lots, so all games of a ladder would be alike; set it to 1 or more.")
     if values.opponents:
         config = config_lib.changed(config, {"rl.opponents": tuple(values.opponents)})
     e = build.experiment(config)
@@ -58,8 +58,7 @@ def main(argv):
 def define(values):
     flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
     flags.DEFINE_multi_string("opponents", [], "Whom to play: random, mcts:N, perfect, any; may be repeated.", flag_values=values)
-    flags.DEFINE_integer("ladder", None, "So many checkpoints against each other.", lower_bound=2, flag_values=values)
-    flags.DEFINE_integer("opening", 4, "Moves at random with which their games begin: without them all would be alike.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("ladder", None, "Up to so many checkpoints against each other.", lower_bound=2, flag_values=values)
 
 
 def cells(score: Score, drawn: bool) -> tuple[str, ...]:

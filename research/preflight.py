@@ -151,11 +151,12 @@ def experience_of(e: build.Experiment):
 
 
 def collect_arguments(e: build.Experiment, lived, params, at):
-    """Of a round of experience."""
-    key = jax.eval_shape(jax.random.key, 0)
-    split = lambda x: x.shape[:1] == (e.config.rl.games,)
-    store = jax.tree.map(lambda x: at(x, "batch") if split(x) else at(x), jax.eval_shape(lived.start, key))
-    return lived, params, store, at(key)
+    """Of a round of experience: its store lies as it is begun."""
+    key = at(jax.eval_shape(jax.random.key, 0))
+    with e.in_force():
+        placed = type(lived).start.lower(lived, key).compile().output_shardings
+    store = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lived.start, key), placed)
+    return lived, params, store, key
 
 
 def decode_arguments(e: build.Experiment, params, rows: int, at):

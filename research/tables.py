@@ -203,15 +203,21 @@ def rollouts(config, objective, corpus: Corpus, judge) -> Rollouts:
     if not hasattr(objective, "log_probs"):
         known = "grpo, dr_grpo, ppo, reinforce, dpo, ipo or kto"
         raise UserError(f"rl.experience=rollouts trains a language model, which objective.name={config.objective.name} does not: choose {known}.")
-    worth = look_up(REWARDS, r.reward, "rl.reward")(r, judge)
+    worth = look_up(REWARDS, r.reward, "rl.reward")(config, judge)
     asked, held_out = prompts(config, corpus, d.train_split), prompts(config, corpus, d.validation_split)
     return Rollouts(objective, corpus.text_tools()[0], asked, held_out, worth, r.prompts, r.group, r.updates, r.max_tokens, r.eval_prompts)
 
 
-def asked_judge(r, judge):
-    if r.judge is None:
+def exact_answer(config, judge):
+    if config.data.answer_field is None:
+        raise UserError("rl.reward=exact_answer compares with an answer: name the feature that has it as config.data.answer_field.")
+    return rewards.exact_answer
+
+
+def asked_judge(config, judge):
+    if config.rl.judge is None:
         raise UserError("rl.reward=judge asks a model: name its run as config.rl.judge.")
-    return rewards.judged(judge(r.judge))
+    return rewards.judged(judge(config.rl.judge))
 
 
 def self_play(config, objective, corpus: Corpus, judge) -> SelfPlay:
@@ -287,9 +293,9 @@ EXPERIENCES = {  # name -> function(config, objective, corpus, judge: function(r
     "control": control,
     "rollouts": rollouts,
 }
-REWARDS = {  # name -> function(the rl group of the config, judge) -> Reward (research/rl/rewards.py)
-    "exact_answer": lambda r, judge: rewards.exact_answer,
-    "words": lambda r, judge: rewards.words(r.words),
+REWARDS = {  # name -> function(config, judge) -> Reward (research/rl/rewards.py)
+    "exact_answer": exact_answer,
+    "words": lambda config, judge: rewards.words(config.rl.words),
     "judge": asked_judge,
 }
 FAMILIES = {  # model_type of a Hugging Face config.json -> research/interop/family.py

@@ -15,7 +15,7 @@ def get_config():
     c = alpha_zero.get_config("connect_four")
     c.model.update(name="resnet", width=32, layers=4, activation="relu", dtype="float32")
     c.data.update(batch_size=512)
-    c.rl.update(games=256, moves=8, kept=128, updates=16, simulations=32, opponents=("random", "mcts:128"))
+    c.rl.update(games=256, moves=8, kept=160, updates=16, simulations=32, opponents=("random", "mcts:128"))
     c.optimizer.update(learning_rate=2e-3, weight_decay=1e-4, warmup_steps=50)
     c.run.update(steps=3200, log_every=20, eval_every=400, save_every=400)
     return c

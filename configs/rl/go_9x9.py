@@ -18,12 +18,12 @@ def get_config(machine="gpu"):
     if machine not in ("gpu", "cpu"):
         raise UserError(f"there is no go_9x9 for a {machine!r}: choose gpu or cpu.")
     c = alpha_zero.get_config("go_9x9")
-    c.rl.update(games=1024, moves=8, kept=168, updates=16, opponents=("random",))
+    c.rl.update(games=1024, moves=8, kept=336, updates=16, opponents=("random",))
     c.optimizer.update(schedule="constant")
     c.run.update(steps=20_000, log_every=20, eval_every=500, save_every=500, keep=40, best_metric="validation/score_against_random")
     if machine == "cpu":
         c.model.update(name="resnet", width=32, layers=3, activation="relu", dtype="float32")
         c.data.update(batch_size=256)
-        c.rl.update(games=128, moves=8, kept=168, updates=8, simulations=16)
+        c.rl.update(games=128, moves=8, kept=336, updates=8, simulations=16)
         c.run.update(steps=800, eval_every=100, save_every=100)
     return c

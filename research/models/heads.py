@@ -59,13 +59,17 @@ class ProjectionHead(nn.Module):
         return x_BD
 
 
+def last(mask_BT):
+    """The place of the last True of each row -> (B,) int32; T - 1 where there is none."""
+    return mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1], axis=1)
+
+
 def pool(hidden_BTD, mask_BT, how: str):
     """One vector for each row, of the tokens in mask_BT: the `first`, the `last` or their `mean` -> pooled_BD."""
     if how == "first":
         return hidden_BTD[:, 0]
     if how == "last":
-        last_B = hidden_BTD.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1], axis=1)
-        return jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
+        return jnp.take_along_axis(hidden_BTD, last(mask_BT)[:, None, None], axis=1)[:, 0]
     weights_BT1 = mask_BT[..., None].astype(hidden_BTD.dtype)
     return (hidden_BTD * weights_BT1).sum(1) / jnp.maximum(weights_BT1.sum(1), 1)
 

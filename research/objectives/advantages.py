@@ -33,7 +33,6 @@ def group_relative(rewards_B, group: int, normalise: bool):
     """
     rewards_GN = _groups(rewards_B, group)
     centred_GN = rewards_GN - rewards_GN.mean(1, keepdims=True)
-    # The little that is added keeps what rounding leaves of equal rewards from looking like a difference.
     return (centred_GN / (rewards_GN.std(1, keepdims=True) + 1e-6) if normalise else centred_GN).reshape(-1)
 
 
@@ -49,8 +48,10 @@ def leave_one_out(rewards_B, group: int):
 
 
 def _groups(rewards_B, group: int):
+    """(G, N), each less the first of its group, which changes nothing of what is compared: so equal rewards are 0, where their mean would round."""
     if group < 2 or len(rewards_B) % group:
         raise UserError(
             f"{len(rewards_B)} completions in groups of {group}: those of a prompt are compared, so that there must be at least 2 of each."
         )
-    return jnp.asarray(rewards_B, jnp.float32).reshape(-1, group)
+    rewards_GN = jnp.asarray(rewards_B, jnp.float32).reshape(-1, group)
+    return rewards_GN - rewards_GN[:, :1]

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from research.core import linen
 from research.core.types import Mean
-from research.models.heads import Head
+from research.models.heads import Head, last
 from research.objectives.advantages import gae, group_relative, leave_one_out
 from research.objectives.losses import token_entropy, token_log_probs, told_before
 from research.objectives.reference import Policy
@@ -67,7 +67,6 @@ class Drawn(NamedTuple):
 class PolicyGradient(Policy):
     """What all share. There is a reference where kl_weight is over 0."""
 
-    temperature: float = 1.0
     kl_weight: float = 0.0
     entropy_weight: float = 0.0
 
@@ -84,9 +83,8 @@ class PolicyGradient(Policy):
 
     def token_rewards(self, rewards_B, batch):
         """(B, T) float32: the reward at the last token, less kl_weight log(p / reference) at each (arXiv 2203.02155, eq. 2); 0 outside `mask`."""
-        mask_BT, T = batch["mask"], batch["mask"].shape[1]
-        last_B1 = T - 1 - jnp.argmax(mask_BT[:, ::-1], axis=1, keepdims=True)
-        rewards_BT = jnp.where(jnp.arange(T) == last_B1, rewards_B[:, None], 0)
+        mask_BT = batch["mask"]
+        rewards_BT = jnp.where(jnp.arange(mask_BT.shape[1]) == last(mask_BT)[:, None], rewards_B[:, None], 0)
         penalties_BT = self.kl_weight * (batch["log_probs"] - batch["reference_log_probs"]) if self.kl_weight else 0
         return jnp.where(mask_BT, rewards_BT - penalties_BT, 0)
 
@@ -132,7 +130,8 @@ class Reinforce(PolicyGradient):
 
     loss = mean over tokens of -min(r, importance_cap) A log p, with no gradient but that of log p. A completion is one action: A, the same for all
     its tokens, is its reward less its kl_weight log(p / reference), over the mean of that of the others. r, the ratio of the policy to the one that
-    drew, corrects for rollouts that are stale, and the cap bounds its variance (as in arXiv 1802.01561, section 4.1).
+    drew, corrects for rollouts that are stale, and the cap bounds its variance (as in arXiv 1802.01561, section 4.1): of each token by itself, a
+    biased choice, since the product over a whole completion varies too much to learn from.
     """
 
     kl_weight: float = 0.03

@@ -47,9 +47,9 @@ class Policy:
     vocabulary: Vocabulary
     batch_size: int
     length: int
+    temperature: float = 1.0  # of the softmax over the logits, in what is drawn and in its log-probabilities
     separable = True
     generates = True
-    temperature = 1.0  # of the softmax over the logits: a field of those whose texts are drawn at another
 
     def __post_init__(self):
         if not hasattr(self.model, "cache"):

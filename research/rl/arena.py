@@ -52,11 +52,6 @@ class Arena:
         """What `evaluate` measures: of the points of all games with an opponent the share, or of all games that there are the number lost."""
         return [f"lost_to_{name}" if name in EVERY else f"score_against_{name.replace(':', '_')}" for name in self.opponents]
 
-    @property
-    def rows(self) -> dict[str, int]:
-        """What is split over the devices."""
-        return {"rl.eval_games, of which half are begun,": self.games // 2}
-
     def evaluate(self, params) -> dict[str, float]:
         found = {}
         for name, figure in zip(self.opponents, self.figures):

@@ -18,6 +18,7 @@ from research.core.sharding import constrain, split_rows
 from research.core.streams import stream
 from research.objectives.actor_critic import ActorCritic
 from research.objectives.losses import cross_entropy
+from research.rl.experience import rows_by_part
 from research.rl.games import board_fields, where
 
 # Of gymnax's environments those with actions to choose among, in which a few numbers or a board are seen: the shape of that, and how many actions there are.
@@ -65,6 +66,12 @@ class Environment:
                 raise UserError(f"rl.environment={self.name} is gymnax's, which is missing ({e}): pip install 'lodestar-research[control]'.") from e
             env, parameters = gymnax.make(self.name)
         return env, parameters.replace(max_steps_in_episode=math.inf), parameters.max_steps_in_episode
+
+    @property
+    def manifest(self) -> dict:
+        """What it is made of."""
+        self._made  # which says so where it is missing
+        return {"environment": self.name, "gymnax": importlib.metadata.version("gymnax")}
 
     @property
     def actions(self) -> int:
@@ -160,11 +167,11 @@ class Control:
 
     @property
     def rows(self) -> dict[str, int]:
-        return {"rl.games": self.games, "rl.eval_games": self.eval_games}
+        return {"rl.games": self.games}
 
     @property
     def manifest(self) -> dict:
-        return {"environment": self.environment.name, "gymnax": importlib.metadata.version("gymnax")}
+        return self.environment.manifest
 
     @property
     def parts(self) -> int:
@@ -217,9 +224,8 @@ class Control:
     @functools.partial(jax.jit, static_argnums=0)
     def sample(self, store, turn, key):
         """The round's batch number `turn`."""
-        (B,), P = self.spec["valid"].shape, self.parts
-        take = lambda x: jax.vmap(lambda x_N, row_R: x_N[row_R])(x.reshape(P, -1, *x.shape[2:]), store["order"][turn]).reshape(B, *x.shape[2:])
-        return split_rows({name: take(x) for name, x in store["moves"].items()} | {"valid": jnp.ones(B, bool)})
+        valid_B = jnp.ones(self.spec["valid"].shape, bool)
+        return split_rows(rows_by_part(store["moves"], store["order"][turn]) | {"valid": valid_B})
 
     def evaluate(self, params):
         return {"mean_return": float(jnp.mean(self.returns(params)))}

@@ -25,7 +25,8 @@ def ratings(points_NN, games_NN) -> Ratings:
       games_NN: how many they played; symmetric.
 
     One more game, drawn, is counted between all who played, so that who never lost has a rating too. The intervals come of the Fisher information at the
-    maximum, where a draw tells as much as half a game won and half one lost.
+    maximum, where a draw tells as much as half a game won and half one lost, and every game counts as one of its own: of players who draw no lots only
+    those with an opening of their own are, so that in small games with few openings they are too narrow.
     """
     played_NN = np.asarray(games_NN) > 0
     points_NN, games_NN = np.asarray(points_NN, float) + 0.5 * played_NN, np.asarray(games_NN, float) + played_NN

@@ -36,6 +36,13 @@ class Experience(Protocol):
     def evaluate(self, params: Params) -> dict[str, float]: ...
 
 
+def rows_by_part(moves, index_PR):
+    """Of arrays (G, M, ...) of moves, P parts of the games, each with moves 0 to G M / P: rows R of each part -> arrays (P R, ...). None leaves its devices."""
+    P, R = index_PR.shape
+    take = lambda x: jax.vmap(lambda x_N, index_R: x_N[index_R])(x.reshape(P, -1, *x.shape[2:]), index_PR).reshape(P * R, *x.shape[2:])
+    return jax.tree.map(take, moves)
+
+
 class ExperienceSource:
     """A Source: every `updates` steps new experience is collected with the parameters of that step, and every step takes a batch of what there is.
 

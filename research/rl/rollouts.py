@@ -20,6 +20,7 @@ from research.core.sharding import split_rows
 from research.core.streams import stream
 from research.data.prompts import Prompt, Prompts
 from research.models import decode
+from research.models.heads import last
 from research.rl.rewards import Reward
 
 SHOWN = 3  # completions that an evaluation prints
@@ -156,8 +157,8 @@ class Rollouts:
         batch = {"valid": rewards_PG.max(1) > rewards_PG.min(1)}
         for side, rows_P in (("chosen", first_P + rewards_PG.argmax(1)), ("rejected", first_P + rewards_PG.argmin(1))):
             mask_PS = made.mask_BS[rows_P]
-            last_P1 = mask_PS.shape[1] - 1 - jnp.argmax(mask_PS[:, ::-1], axis=1, keepdims=True)
-            batch |= {f"{side}/tokens": made.tokens_BS[rows_P], f"{side}/mask": mask_PS, f"{side}/real": jnp.arange(mask_PS.shape[1]) <= last_P1}
+            real_PS = jnp.arange(mask_PS.shape[1]) <= last(mask_PS)[:, None]
+            batch |= {f"{side}/tokens": made.tokens_BS[rows_P], f"{side}/mask": mask_PS, f"{side}/real": real_PS}
         return batch
 
     @functools.partial(jax.jit, static_argnums=0)

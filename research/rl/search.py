@@ -18,6 +18,7 @@ from research.core.sharding import constrain
 from research.rl.games import Game, reward_of
 
 ILLEGAL = -1e9  # the logit of a move that is not allowed
+FIRST = 100.0  # over any value and its bonus
 EXPLORATION = 2**0.5  # of UCB1, where values lie in [-1, 1]
 
 
@@ -70,7 +71,9 @@ def legal(logits_GA, state):
 def gumbel(game: Game, evaluate: Evaluation, simulations: int, explore: bool) -> Player:
     """Gumbel AlphaZero (Danihelka et al., ICLR 2022): moves are drawn without replacement, and halved in turn; good with few simulations.
 
-    Without `explore` nothing is drawn: the move is the best.
+    Without `explore` nothing is drawn: the move is the best. A move is worth the mean over the replies that were tried, bad ones among them, so that even who
+    knows what each position is worth, and nothing of the moves, errs now and then: with 24 to 128 simulations 1 to 3 of all games of tic-tac-toe are lost
+    that there can be, by PUCT none.
     """
     search = functools.partial(mctx.gumbel_muzero_policy, gumbel_scale=float(explore))
     return _player(game, evaluate, simulations, search)
@@ -90,11 +93,10 @@ def uct(game: Game, simulations: int) -> Player:
     def select(key, tree, node, depth):
         visits_A, illegal_A = tree.children_visits[node], tree.children_prior_logits[node] <= ILLEGAL
         bonus_A = EXPLORATION * jnp.sqrt(jnp.log(jnp.maximum(tree.node_visits[node], 1)) / jnp.maximum(visits_A, 1))
-        score_A = jnp.where(visits_A == 0, jnp.inf, tree.qvalues(node) + bonus_A)
-        # All that have not been tried are alike: one of them at random.
-        tie_A = jax.random.uniform(key, score_A.shape)
-        score_A = jnp.where(illegal_A, -jnp.inf, jnp.where(visits_A == 0, 1e6, score_A)) + 1e-4 * tie_A
-        return score_A.argmax().astype(jnp.int32)
+        # All that have not been tried go first and are alike: one of them at random.
+        untried_A = FIRST + jax.random.uniform(key, visits_A.shape)
+        score_A = jnp.where(visits_A == 0, untried_A, tree.qvalues(node) + bonus_A)
+        return jnp.where(illegal_A, -jnp.inf, score_A).argmax().astype(jnp.int32)
 
     def search(params, key, root, recurrent, simulations, invalid_actions):
         tree = mctx.search(

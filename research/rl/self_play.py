@@ -14,6 +14,7 @@ from research.core.errors import UserError
 from research.core.sharding import split_rows
 from research.core.types import BatchSpec
 from research.rl.arena import Arena
+from research.rl.experience import rows_by_part
 from research.rl.games import Game, where
 
 
@@ -26,7 +27,8 @@ class SelfPlay:
     (what the move brought each player), over bool (the game ended with it), and, once that is known, value float32, how the game ended for who moved, with
     known bool. Where a game ends the next begins.
 
-    A move is learned from when its game has ended and for as long as it is among the last M: no game is cut short, and none counts twice.
+    A move is learned from once its game has ended, for `learned` moves: those of all games, the first and the last of each, for as many rounds. Were they for as
+    long as they are kept, the ends of games would be seen more often than how they begin.
     """
 
     arena: Arena
@@ -38,14 +40,19 @@ class SelfPlay:
     def __post_init__(self):
         if self.kept % self.moves:
             raise UserError(f"rl.kept {self.kept} is not a multiple of rl.moves={self.moves}, by which it is renewed.")
-        if self.kept < self.game.longest:
-            least = -(-self.game.longest // self.moves) * self.moves
+        if self.learned < 1:
+            least = -(-(self.game.longest + self.moves - 1) // self.moves) * self.moves
             most = f"a game of {self.game.name} may have {self.game.longest} moves"
-            raise UserError(f"rl.kept {self.kept}: {most}, of which the first would be lost; set it to {least} or more.")
+            raise UserError(f"rl.kept {self.kept}: {most}, of which the first would be lost before they are learned from; set it to {least} or more.")
 
     @property
     def game(self) -> Game:
         return self.arena.game
+
+    @property
+    def learned(self) -> int:
+        """How many moves ago a game has ended at most of which is learned: what lets the longest stay whole, in whole rounds."""
+        return (self.kept - self.game.longest + 1) // self.moves * self.moves
 
     @property
     def figures(self) -> list[str]:
@@ -53,7 +60,7 @@ class SelfPlay:
 
     @property
     def rows(self) -> dict[str, int]:
-        return {"rl.games": self.games} | self.arena.rows
+        return {"rl.games": self.games}
 
     @property
     def manifest(self) -> dict:
@@ -105,7 +112,7 @@ class SelfPlay:
         moves = store["moves"] + self.moves
         put = lambda ring_GM, made: jax.lax.dynamic_update_slice_in_dim(ring_GM, made.swapaxes(0, 1), store["moves"] % self.kept, axis=1)
         ring = {name: put(store["ring"][name], x) for name, x in made.items()}
-        ring |= outcomes(ring, (moves - 1 - jnp.arange(self.kept)) % self.kept, moves)
+        ring |= outcomes(ring, (moves - 1 - jnp.arange(self.kept)) % self.kept, moves, self.learned)
         return split_rows({"state": state, "ring": ring}) | {"moves": moves}
 
     def ready(self, store) -> bool:
@@ -126,21 +133,19 @@ class SelfPlay:
         """A batch drawn evenly, in each part of the games, from the moves whose games have ended; rows of a part in which none has are not valid."""
         (B,) = self.spec["valid"].shape
         parts = self._parts
-        ring = {name: x.reshape(parts, -1, *x.shape[2:]) for name, x in store["ring"].items()}
+        known_PN = store["ring"]["known"].reshape(parts, -1)
 
         def draw(key, known_N):
             upto_N = jnp.cumsum(known_N)
             nth_R = jax.random.randint(key, (B // parts,), 0, jnp.maximum(upto_N[-1], 1)) + 1
             return jnp.minimum(jnp.searchsorted(upto_N, nth_R), len(known_N) - 1)
 
-        index_PR = jax.vmap(draw)(jax.random.split(key, parts), ring["known"])
-        take = lambda x: jax.vmap(lambda x_N, index_R: x_N[index_R])(x, index_PR).reshape(B, *x.shape[2:])
-        batch = {name: take(ring[name]) for name in ("image", "policy", "legal", "value")}
-        return split_rows(batch | {"valid": take(ring["known"])})
+        batch = rows_by_part(store["ring"], jax.vmap(draw)(jax.random.split(key, parts), known_PN))
+        return split_rows({name: batch[name] for name in ("image", "policy", "legal", "value")} | {"valid": batch["known"]})
 
 
-def outcomes(ring, age_M, moves):
-    """value and known of each move of the ring: how its game ended for who made it, where it has ended.
+def outcomes(ring, age_M, moves, learned: int):
+    """value and known of each move of the ring: how its game ended for who made it, where it has, among the last `learned` moves.
 
     `age_M`: 0 for the newest of the ring's places, of which only the first `moves` have been filled.
     """
@@ -149,11 +154,11 @@ def outcomes(ring, age_M, moves):
     def back(carry, made):
         total_G2, known_G = carry  # of what follows in the same game
         total_G2 = made["rewards"] + jnp.where(made["over"][:, None], 0, total_G2)
-        known_G = known_G | made["over"]
+        known_G = jnp.where(made["over"], made["age"] < learned, known_G)
         value_G = jnp.take_along_axis(total_G2, made["player"][:, None], axis=1)[:, 0]
         return (total_G2, known_G), (value_G, known_G)
 
-    made = {name: jnp.moveaxis(ring[name][:, newest_first], 1, 0) for name in ("rewards", "over", "player")}
+    made = {name: jnp.moveaxis(ring[name][:, newest_first], 1, 0) for name in ("rewards", "over", "player")} | {"age": age_M[newest_first]}
     nothing = jnp.zeros_like(made["rewards"][0]), jnp.zeros_like(made["over"][0])
     _, (value_MG, known_MG) = jax.lax.scan(back, nothing, made)
     return {"value": value_MG[age_M].T, "known": (known_MG[age_M] & (age_M < moves)[:, None]).T}

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs.rl import cartpole, minatar
 from research import build, tables, train
-from research.core.errors import UserError
 from research.core.streams import stream
 from research.objectives.actor_critic import ActorCritic
 from research.rl.control import KNOWN, Control, Environment
@@ -258,7 +257,7 @@ def test_one_device_equals_eight(mesh):
 
 
 SMALL = ["--config=configs/rl/cartpole.py", "--config.model.width=16", "--config.data.batch_size=32", "--config.mesh.fsdp=8"]
-SMALL += ["--config.rl.games=8", "--config.rl.moves=16", "--config.rl.updates=8", "--config.rl.eval_games=8"]
+SMALL += ["--config.rl.games=8", "--config.rl.moves=16", "--config.rl.updates=8", "--config.rl.eval_games=6"]
 SMALL += ["--config.run.steps=20", "--config.run.log_every=1", "--config.run.eval_every=1", "--config.run.save_every=10"]
 
 
@@ -312,7 +311,6 @@ def test_poles_stay_up_longer_only_with_the_right_sign(name, learns):
         (["--config.rl.reward_scale=0.0"], "rl.reward_scale is 0.0: it must be more than 0"),
         (["--config.model.observation_size=0"], "model.observation_size is 0: it must be at least 1"),
         (["--config.rl.games=4"], "rl.games 4 does not divide over the 8 shards"),
-        (["--config.rl.eval_games=9"], "rl.eval_games 9 does not divide over the 8 shards"),
         (["--config.run.best_metric=validation/loss"], "choose one of validation/mean_return"),
     ],
 )
@@ -320,7 +318,6 @@ def test_mistakes_are_one_line(changes, message, tmp_path):
     assert re.search(message, error(train, *SMALL, f"--workdir={tmp_path}/run", *changes))
 
 
-def test_without_gymnax_it_is_said_what_to_install(monkeypatch):
+def test_without_gymnax_it_is_said_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(UserError, match=r"pip install 'lodestar-research\[control\]'"):
-        Environment("CartPole-v1").start(jax.random.split(jax.random.key(0), 1))
+    assert "pip install 'lodestar-research[control]'" in error(train, *SMALL, f"--workdir={tmp_path}/run")

@@ -250,7 +250,7 @@ def test_a_ladder_ranks_the_checkpoints_and_draws_them(runs):
     assert first.split() == ["1", "champion", "+0", "±", "0"] and second.split()[0] == "3" and second.endswith("%")
     share, gained = float(second.split()[-1][:-1]) / 100, int(second.split()[-4])
     assert (gained > 0) == (share > 0.5) and ("champion" in second) == (share >= 0.55)
-    assert "1 matches of 16 games" in printed and (workdir / "plots/elo.png").read_bytes().startswith(b"\x89PNG")
+    assert "1 matches of 12 games" in printed and (workdir / "plots/elo.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,7 @@ def test_a_ladder_ranks_the_checkpoints_and_draws_them(runs):
     [
         ("tic_tac_toe", (1,), ["--ladder=2"], "has kept one checkpoint alone"),
         ("tic_tac_toe", (1,), ["--opponents=radnom"], "rl.opponents has 'radnom'"),
+        ("tic_tac_toe", (1,), ["--ladder=2", "--config.rl.opening=0"], "rl.opening is 0: neither of two checkpoints draws lots"),
         ("tic_tac_toe", (1,), ["--ladder=2", "--step=1"], "leave out --opponents and --step"),
         ("tic_tac_toe", (1,), ["--config.rl.environment=connect_four"], "set model.image_size=6"),
         ("tic_tac_toe", (1,), ["--config.rl.eval_games=3"], "it is even"),

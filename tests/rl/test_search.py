@@ -95,6 +95,15 @@ def test_what_is_good_for_one_player_is_bad_for_the_other(name, least):
     assert (np.sign(choice.value_G) == worth_G)[decided_G].mean() >= least
 
 
+def test_plain_search_tries_any_move_first():
+    """A bias to those of low number would make a weaker player of him than he is."""
+    alone = jax.jit(search.uct(GAME, 1))(jax.random.key(0), GAME.start(jax.random.split(jax.random.key(1), 900)))
+    counts_A = jax.device_get(alone.visits_GA).sum(0)
+    assert counts_A.sum() == 900 and (abs(counts_A - 100) < 45).all()
+    twice = jax.jit(search.uct(GAME, 9))(jax.random.key(0), GAME.start(jax.random.split(jax.random.key(1), 8)))
+    assert (twice.visits_GA == 1).all(), "each once before any a second time"
+
+
 def test_who_knows_nothing_sees_who_wins_in_a_few_moves():
     """The first player wants one stone in three rows: what random games say when the second is to move, and when the first is."""
     lost, won = perfect.after("08256"), perfect.after("082561")

@@ -24,12 +24,13 @@ from tests.rl import tiny
 from tests.rl.perfect import GAME
 from tests.test_train import assert_same_run, call, error, finish, spawn
 
-G, MOVES, KEPT = 6, 5, 20
+G, MOVES, KEPT, LEARNED = 6, 5, 20, 10
 LINES = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
 
 
+@pytest.mark.parametrize("learned", [4, 99])
 @pytest.mark.parametrize("made", [0, 5, 12, 17, 24, 36])
-def test_outcomes_are_how_each_game_of_the_ring_ended(made):
+def test_outcomes_are_how_each_game_of_the_ring_ended(made, learned):
     """Games one after another, of lengths at random, against plain Python that sees all their moves; the ring is empty, half full, full, or written over."""
     rng, M = np.random.default_rng(made), 12
     player, over, rewards = rng.integers(0, 2, (4, made)), rng.random((4, made)) < 0.25, np.zeros((4, made, 2), np.float32)
@@ -45,15 +46,15 @@ def test_outcomes_are_how_each_game_of_the_ring_ended(made):
         for t in range(max(0, made - M), made):
             for name, x in (("player", player), ("over", over), ("rewards", rewards)):
                 ring[name][g, t % M] = x[g, t]
-            if end := [later for later in range(t, made) if over[g, later]]:
+            if (end := [later for later in range(t, made) if over[g, later]]) and made - 1 - end[0] < learned:
                 known[g, t % M], expected[g, t % M] = True, rewards[g, end[0], player[g, t]]
-    found = outcomes(ring, (made - 1 - np.arange(M)) % M, made)
+    found = outcomes(ring, (made - 1 - np.arange(M)) % M, made, learned)
     np.testing.assert_array_equal(found["known"], known)
     for place, value in expected.items():
         assert found["value"][place] == value
 
 
-outcomes = jax.jit(self_play.outcomes)
+outcomes = jax.jit(self_play.outcomes, static_argnums=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +111,10 @@ def check(history, store):
                 finished += 1
                 for back, then in enumerate(reversed(game)):
                     if then >= moves - KEPT:
-                        assert store["ring"]["known"][g, then % KEPT]
+                        assert store["ring"]["known"][g, then % KEPT] == (moves - t <= LEARNED), "all of a game, and as long as of any other"
                         assert store["ring"]["value"][g, then % KEPT] == won * (-1) ** back
+                    else:
+                        assert moves - t > LEARNED, "no game that is learned from is cut short"
                 game = []
         assert not any(store["ring"]["known"][g, then % KEPT] for then in game), "the game under way"
     assert finished > 10
@@ -276,7 +279,7 @@ def test_a_run_tells_what_it_was_made_of_and_is_measured_again_alike(whole):
     [
         ("rl.environment=backgammon", "rl.environment is 'backgammon': choose one of"),
         ("rl.kept=6", "rl.kept 6 is not a multiple of rl.moves=4"),
-        ("rl.kept=8", "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost; set it to 12 or more"),
+        ("rl.kept=8", "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost before they are learned from; set it to 12 or more"),
         ("rl.eval_games=7", "rl.eval_games is 7: it is even"),
         ("rl.opponents=('randm',)", "rl.opponents has 'randm'"),
         ("rl.experience=selfplay", "rl.experience is 'selfplay': choose one of self_play"),
