@@ -191,6 +191,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(run, tmp_path):
     assert not claimed.lock.is_locked, "released by the end of the block, whoever still holds it"
 
 
+@pytest.mark.slow
 def test_a_run_made_again_is_the_same_and_what_differs_is_told(run, tmp_path):
     said = call(train, f"--rerun={run[0]}", f"--workdir={tmp_path}/again")
     assert f"Nothing differs from {run[0]}" in said
@@ -405,6 +406,7 @@ def test_a_paper_s_own_objective_and_source_plug_in_by_name(cache, tmp_path):
     assert "examples_per_second" in (tmp_path / "timing.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_starting_from_another_run(run, tmp_path):
     start = [TINY, *MESH, f"--config.init.from={run[0]}", "--config.optimizer.learning_rate=1e-12"]
     call(train, *start, f"--workdir={tmp_path}/same")

@@ -89,13 +89,19 @@ def recomputed(config, params, inputs) -> int:
 REMAT = {"full": 8, "dots": 2, "attention": 7, "projections": 2, "matmuls": 1, "offload": 2}
 
 
+@pytest.fixture(scope="module")
+def plain(inputs):
+    """Parameters, and what the plain stack makes of them."""
+    config = dataclasses.replace(CONFIG, scan_layers=False)
+    params = init(Transformer(config, True), jax.random.key(0), *inputs)
+    return params, value_and_grad(config, params, inputs)
+
+
 @pytest.mark.parametrize("remat", REMAT)
 @pytest.mark.parametrize("scan_layers", [True, False])
-def test_remat_and_scan_equal_plain(inputs, remat, scan_layers):
-    plain = dataclasses.replace(CONFIG, scan_layers=False)
-    changed = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
-    params = init(Transformer(plain, True), jax.random.key(0), *inputs)
-    same(value_and_grad(plain, params, inputs), value_and_grad(changed, params, inputs), rtol=1e-4, atol=1e-6)
+def test_remat_and_scan_equal_plain(inputs, plain, remat, scan_layers):
+    changed, (params, expected) = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat), plain
+    same(expected, value_and_grad(changed, params, inputs), rtol=1e-4, atol=1e-6)
     without, with_it = (recomputed(dataclasses.replace(changed, remat=name), params, inputs) for name in ("none", remat))
     assert with_it[1] > without[1] and with_it[0] - without[0] == REMAT[remat]
 

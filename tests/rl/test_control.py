@@ -247,7 +247,7 @@ def steps(config, devices, count: int):
         return source.state()["arrays"], batch, state.params, np.asarray(control.returns(state.params))
 
 
-@pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"data": 2, "fsdp": 4}])
+@pytest.mark.parametrize("mesh", [{"data": 2, "fsdp": 4}, pytest.param({"fsdp": 8}, marks=pytest.mark.slow)])
 def test_one_device_equals_eight(mesh):
     one = steps(config_of(), jax.devices()[:1], U + 2)
     eight = steps(config_of(**{f"mesh__{axis}": size for axis, size in mesh.items()}), None, U + 2)

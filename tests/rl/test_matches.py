@@ -217,6 +217,10 @@ def test_what_cannot_be_measured_is_refused(changes, message):
 def test_figures_say_who_was_played():
     measured = arena(opponents=("random", "mcts:4", "perfect", "any"))
     assert measured.figures == ["score_against_random", "score_against_mcts_4", "lost_to_perfect", "lost_to_any"]
+
+
+@pytest.mark.slow
+def test_an_agent_is_measured_alike_each_time_and_the_better_one_is_ahead():
     measured = arena(opponents=("mcts:4",))
     right, wrong = measured.evaluate(1.0), measured.evaluate(-1.0)
     assert list(right) == list(wrong) == measured.figures and right == measured.evaluate(1.0)
@@ -242,6 +246,7 @@ def test_the_table_of_a_match_adds_up(runs):
     assert sum(counts[0]) == sum(counts[1]) == 8 and "all games" in printed and " to " in printed
 
 
+@pytest.mark.slow
 def test_a_ladder_ranks_the_checkpoints_and_draws_them(runs):
     workdir = runs("tic_tac_toe", 1, 3)
     printed = call(match_command, f"--workdir={workdir}", "--ladder=3")

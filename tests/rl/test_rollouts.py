@@ -165,6 +165,7 @@ def kept(workdir, step):
     return jax.device_get(Checkpoints(workdir, read_only=True).restore(e.shapes, e.shardings, source.state())[1])
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_a_round_goes_on_bit_for_bit(whole, tmp_path):
     workdir, _ = whole
     arguments = ["--config=tests/rl/tiny_sums.py:grpo", f"--workdir={tmp_path}/parts"]

@@ -258,6 +258,7 @@ def same_experience(a, b, step):
         np.testing.assert_array_equal(x, other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_within_a_round_and_resumed_is_the_run_never_stopped(whole, tmp_path):
     """Bit for bit: figures, parameters, and the games under way."""
     assert "Step 4 of 7: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", "--until=4")  # where it is measured, not where it collects

@@ -16,6 +16,7 @@ def get_config(objective="grpo"):
     c.model.update(width=16, layers=2, heads=2, mlp_width=32, initializer_stddev=0.2)
     c.objective.update(name=objective, kl_weight=0.01)
     c.data.update(batch_size=8 if objective in ("dpo", "ipo", "kto") else 32, eval_batch_size=16, length=12)
+    c.data.update(train_split="train[:500]", validation_split="validation[:64]")
     c.rl.update(reward="tests.rl.tiny_sums:fewest", prompts=16, group=4, prompt_length=8, max_tokens=4, updates=4, eval_prompts=16)
     c.optimizer.update(learning_rate=1e-2, warmup_steps=0)
     c.mesh.update(data=1, fsdp=-1)
@@ -23,6 +24,6 @@ def get_config(objective="grpo"):
     return c
 
 
-def fewest(r, judge):
+def fewest(config, judge):
     """Rewards bytes of small value: what a policy that nobody trained can find out."""
     return lambda prompts, completions: np.array([1 - np.mean(list(text.encode()) or [255]) / 255 for text in completions], np.float32)
