@@ -105,8 +105,9 @@ def examine(e: build.Experiment, steps, chip: chips.Chip | None) -> dict:
         "large_and_whole": large_and_whole(e),
         "steps": {},
     }
-    if (lived := experience_of(e)) is not None:
-        found["steps_a_round"] = config.rl.updates
+    lived = experience_of(e)
+    if config.rl.experience is not None:  # how often each step is taken in a round of experience, and how many training steps learn from it
+        found |= {"round": {"decode": config.rl.max_tokens} if lived is None else {"collect": 1}, "steps_a_round": config.rl.updates}
     with e.in_force():
         found["jaxpr_flops_in_a_step"] = count_flops(e.train_step, e.shapes, e.trained.example_batch)
         for name, (step, args) in compiled_steps(e, lived).items():
@@ -137,7 +138,7 @@ def compiled_steps(e: build.Experiment, lived=None) -> dict[str, tuple[Callable,
         "evaluation": (e.eval_step, (params, eval_batch)),
     }
     if getattr(e.objective, "generates", False):
-        steps["decode"] = (decode.step, decode_arguments(e, params, rows, at))
+        steps["decode"] = (decode.step, decode_arguments(e, params, at))
     if lived is not None:
         steps["collect"] = type(lived).collect, collect_arguments(e, lived, params, at)
     return steps
@@ -159,12 +160,15 @@ def collect_arguments(e: build.Experiment, lived, params, at):
     return lived, params, store, key
 
 
-def decode_arguments(e: build.Experiment, params, rows: int, at):
-    """Of one token more for each of `rows` texts, with a cache as long as the model's context."""
+def decode_arguments(e: build.Experiment, params, at):
+    """Of one token more for each text of a round of rollouts; where there are none, of a batch of evaluation, with a cache as long as the model's context."""
     what: Any = e.objective  # which generates: it has a model and a vocabulary
+    r, rows, slots = e.config.rl, e.config.data.eval_batch_size, e.config.model.max_length
+    if r.experience is not None:
+        rows, slots = r.prompts * r.group, r.prompt_length + r.max_tokens
     decoder = decode.Decoder(what.model, what.vocabulary.size, what.vocabulary.end)
     tokens, lengths = jax.ShapeDtypeStruct((rows, 16), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.int32)
-    state = jax.eval_shape(lambda *args: decode.prefill(decoder, e.config.model.max_length, *args), params, tokens, lengths)
+    state = jax.eval_shape(lambda *args: decode.prefill(decoder, slots, *args), params, tokens, lengths)
     cache = jax.tree.map(lambda x: at(x, "layers", "batch", None, "heads", "head_dim"), state.cache)
     state = jax.tree.map(lambda x: at(x, "batch"), state._replace(cache=None))._replace(cache=cache)
     return decoder, decode.Sampling(), params, at(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows)), "batch"), state

@@ -10,7 +10,9 @@ import pytest
 from research import build, preflight
 from research.compile import fit, report, topology
 from research.compile.roofline import Times
+from research.core import config as config_lib
 from research.core.errors import UserError
+from tests.rl import tiny_sums
 from tests.tiny import tiny_config
 
 
@@ -67,6 +69,22 @@ def test_the_decode_step_is_one_more_token_of_each_text():
     step, args = preflight.compiled_steps(e)["decode"]
     chosen, state = step.eval_shape(*args)
     assert chosen.shape == (16,) and state.cache["key"].shape == (2, 16, 32, 4, 4)
+
+
+def test_an_agent_of_text_decodes_the_completions_of_a_round():
+    e = build.experiment(config_lib.changed(tiny_sums.get_config(), {}))
+    step, args = preflight.compiled_steps(e)["decode"]
+    chosen, state = step.eval_shape(*args)
+    assert chosen.shape == (64,) and state.cache["key"].shape[:3] == (2, 64, 12)
+
+
+def test_what_is_decoded_between_the_steps_takes_its_days():
+    times = lambda seconds: {"fits": True, "seconds": dict.fromkeys(("compute", "memory", "ICI", "DCN", "bound", "step"), seconds)}
+    found = {"steps": {"train": times(1.0), "decode": times(0.5)}, "devices": 2, "unit": "tokens", "units_in_a_step": 8}
+    found |= {"model_flops_in_a_step": 1.0, "peak_flops_of_all": 2.0, "steps_in_all": 24 * 3600}
+    assert "1.0 days, 48 device-hours." in report.roofline(found, found["steps"])[-1]
+    found |= {"round": {"decode": 8}, "steps_a_round": 2}
+    assert "3.0 days, 144 device-hours, collecting experience among them." in report.roofline(found, found["steps"])[-1]
 
 
 def step(memory, seconds, available=10.0):

@@ -1,8 +1,8 @@
 """Movie reviews that sound pleased: DPO (arXiv 2305.18290) on pairs of completions of which our own classifier finds one more positive, in 5 minutes on
 two CPU cores.
 
-How positive the classifier finds prompt and completion, the mean of 256 validation sentences begun: 0.375 before, 0.691 after, at 0.33 nats a token from where
-it began. "The film is a new sense of officeably" became "The film is good and funny and good": of
+How positive the classifier finds prompt and completion, the mean of 256 validation sentences begun: 0.375 before, 0.72 ± 0.04 after (3 seeds), at 0.30, 0.33
+and 0.60 nats a token from where it began, the furthest with the most. "The film is a new sense of officeably" became "The film is good and funny and good": of
 the words that please the judge there are more, and sense was never its strength.
 
     python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews

@@ -1,6 +1,7 @@
 """Sums in text by reinforcement learning alone: GRPO (arXiv 2402.03300) rewards a completion that is the right answer, in 9 minutes on two CPU cores.
 
-Of 512 sums of two numbers that neither the language model nor the agent has seen together, 0.44 are right before and 0.84 after.
+Of 512 sums of two numbers that neither the language model nor the agent has seen together, 0.44 are right before and 0.849 ± 0.006 after (3 seeds), at 0.26
+nats a token from where it began.
 
 After a colon another objective: `:dr_grpo`, `:ppo`, `:reinforce`.
 

@@ -95,8 +95,8 @@ def roofline(found: dict, steps: dict) -> list[str]:
     rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     rules = max(names, key=lambda key: train[key])
     ideal = found["model_flops_in_a_step"] / found["peak_flops_of_all"]
-    collecting = found["steps"].get("collect", {}).get("seconds")
-    between = collecting["step"] / found["steps_a_round"] if collecting else 0  # of a round of experience, for each step that learns from it
+    taken = {name: times for name, times in found.get("round", {}).items() if steps.get(name, {}).get("seconds")}
+    between = sum(times * steps[name]["seconds"]["step"] / found["steps_a_round"] for name, times in taken.items())  # for each step that learns from a round
     hours = found["steps_in_all"] * (train["step"] + between) / 3600
     return table(rows) + [
         f"What rules is {names[rules]}. Model-FLOP utilization: {ideal / train['bound']:.1%} at most, {ideal / train['step']:.1%} as compiled.",

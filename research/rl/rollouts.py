@@ -5,6 +5,7 @@ N completions, `group` of each prompt side by side, S tokens of prompt and compl
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,11 +145,22 @@ class Rollouts:
         """Each completion with what its tokens are worth."""
         o, tokens_NS = self.objective, made.tokens_BS
         batch = {"tokens": tokens_NS, "mask": made.mask_BS, "log_probs": made.log_probs_BS, "reward": rewards_N, "valid": made.mask_BS.any(1)}
-        reference_NS = o.log_probs(params["reference"], tokens_NS) if o.has_reference else jnp.zeros_like(made.log_probs_BS)
+        reference_NS = self._reference(params, tokens_NS) if o.has_reference else jnp.zeros_like(made.log_probs_BS)
         batch["reference_log_probs"] = jnp.where(made.mask_BS, reference_NS, 0)
         if "values" in self.spec:
-            batch["values"] = o.values(params, tokens_NS)
+            batch["values"] = self._in_batches(functools.partial(o.values, params), tokens_NS)
         return batch | o.credit(rewards_N, batch, self.group)
+
+    def _reference(self, params, tokens_NS):
+        """Log-probabilities as the reference has them."""
+        return self._in_batches(functools.partial(self.objective.log_probs, params["reference"]), tokens_NS)
+
+    def _in_batches(self, of, tokens_NS):
+        """of(tokens) of all rows, of no more at a time than a step learns from, or logits would take more memory than training does."""
+        N, S = tokens_NS.shape
+        B = math.gcd(N, self.objective.batch_size)
+        found_KBS = jax.lax.map(lambda tokens_BS: of(split_rows(tokens_BS)), tokens_NS.reshape(B, -1, S).swapaxes(0, 1))
+        return split_rows(found_KBS.swapaxes(0, 1).reshape(N, S))
 
     def _compared(self, made, rewards_N):
         """The best completion of each prompt beside the worst; not valid where all are as good."""
@@ -164,5 +176,5 @@ class Rollouts:
     @functools.partial(jax.jit, static_argnums=0)
     def _reference_kl(self, params, made):
         """KL(policy || reference) in nats a token, as what the policy drew tells it without a bias: the mean of log p - log q."""
-        reference_NS = self.objective.log_probs(params["reference"], made.tokens_BS)
+        reference_NS = self._reference(params, made.tokens_BS)
         return jnp.sum(made.log_probs_BS - reference_NS, where=made.mask_BS) / made.mask_BS.sum()

@@ -48,7 +48,9 @@ def main(argv):
             steps.append(time.perf_counter() - begin)
     round_seconds, step_seconds = (float(np.median(seconds[1:])) for seconds in (rounds, steps))
     moves = r.games * r.moves / round_seconds
-    print(f"{r.environment}, {config.model.name}, {r.games} games, {r.simulations} simulations, {len(jax.devices())} x {jax.devices()[0].device_kind}")
+    print(
+        f"{r.environment}, {config.model.name}, {r.games} games, {r.simulations} simulations, {len(jax.devices())} x {jax.devices()[0].device_kind}"
+    )
     print(f"moves/s {moves:,.0f}   games/s {moves / length:,.1f}, {length:.0f} moves each   evaluations/s {moves * (r.simulations + 1):,.0f}")
     print(f"a round of collecting {round_seconds:.2f} s, a training step of {config.data.batch_size} positions {step_seconds:.3f} s")
 

@@ -280,7 +280,10 @@ def test_a_run_tells_what_it_was_made_of_and_is_measured_again_alike(whole):
     [
         ("rl.environment=backgammon", "rl.environment is 'backgammon': choose one of"),
         ("rl.kept=6", "rl.kept 6 is not a multiple of rl.moves=4"),
-        ("rl.kept=8", "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost before they are learned from; set it to 12 or more"),
+        (
+            "rl.kept=8",
+            "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost before they are learned from; set it to 12 or more",
+        ),
         ("rl.eval_games=7", "rl.eval_games is 7: it is even"),
         ("rl.opponents=('randm',)", "rl.opponents has 'randm'"),
         ("rl.experience=selfplay", "rl.experience is 'selfplay': choose one of self_play"),
