@@ -84,7 +84,7 @@ def get_config():
     c.objective.classes = 2  # classification: labels there are
     c.objective.mixup = 0.0  # image_classification: alpha of the Beta that mixes two images (arXiv 1710.09412); 0: none
     c.objective.cutmix = 0.0  # image_classification: alpha of the Beta that pastes one into the other (arXiv 1905.04899); 0: none
-    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05. Of language models that learn from reward or preference: of draws and log-probabilities; absent: 1
+    c.objective.temperature = placeholder(float)  # nt_xent, simcse: of the similarities; absent: 0.1 and 0.05. reinforce, ppo, grpo, dr_grpo, dpo, ipo, kto: of draws and their log-probabilities; absent: 1
     c.objective.projection_width = 128  # nt_xent, simcse: of the head that only training uses; 0: none
     c.objective.supervised = False  # simcse: pairs with a hard negative each, in place of one text seen twice
     c.objective.initial_bias = -10.0  # siglip: of the logits, to begin with; it is learned
@@ -156,7 +156,7 @@ def get_config():
     c.rl.environment = "tic_tac_toe"  # self_play: a game of pgx; control: an environment of gymnax, such as CartPole-v1
     c.rl.games = 64  # self_play, control: side by side
     c.rl.moves = 16  # self_play, control: that are made in each game in a round
-    c.rl.kept = 256  # self_play: of the moves of each of these, so many of the last: what lasts longer than a game is how long it is learned from
+    c.rl.kept = 256  # self_play: of the moves of each of these the last that are stored; a game is learned from for so many moves after its end, less the moves of the longest
     c.rl.search = "gumbel"  # self_play: gumbel (good with few simulations), puct (MuZero's)
     c.rl.simulations = 32  # self_play: of a search
     c.rl.opponents = ("random",)  # self_play: whom an evaluation plays against: random, mcts:N (N simulations), perfect, any

@@ -5,8 +5,8 @@
     python -m research.match --workdir=runs/connect_four --ladder=6 [--config.rl.opening=4]
 
 Plays matches, half of the games begun, with each opponent (see rl.opponents in configs/base.py; absent: the run's own), and prints a table. --ladder=N: up to
-so many of the checkpoints that the run has kept, the first, the last and others between, play all each other, each two from openings of rl.opening moves at
-random; prints who took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws them as plots/elo.png of the run.
+so many of the checkpoints that the run has kept, the first, the last and others between, play all each other, each pair of games from the same rl.opening moves
+at random; prints who took 55 % of the points from the champion before, and Elo with its 95 % interval, and draws them as plots/elo.png of the run.
 """
 
 import itertools

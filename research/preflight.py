@@ -107,7 +107,7 @@ def examine(e: build.Experiment, steps, chip: chips.Chip | None) -> dict:
     }
     lived = experience_of(e)
     if config.rl.experience is not None:  # how often each step is taken in a round of experience, and how many training steps learn from it
-        found |= {"round": {"decode": config.rl.max_tokens} if lived is None else {"collect": 1}, "steps_a_round": config.rl.updates}
+        found |= {"round": {"collect": 1} if lived else rollout_steps(e), "steps_a_round": config.rl.updates}
     with e.in_force():
         found["jaxpr_flops_in_a_step"] = count_flops(e.train_step, e.shapes, e.trained.example_batch)
         for name, (step, args) in compiled_steps(e, lived).items():
@@ -149,6 +149,13 @@ def experience_of(e: build.Experiment):
     if build.has_vocabulary(e.config):
         return None
     return build.experience(e, build.make_corpus(e.config, pathlib.Path()))
+
+
+def rollout_steps(e: build.Experiment) -> dict[str, float]:
+    """How often each step is taken in a round of rollouts: for each token, and where a reference or a critic is asked about all of them. Prompts come on top."""
+    r, batch = e.config.rl, e.objective.example_batch
+    asked = ("reference_log_probs" in batch and "reference" in e.own(e.shapes.params)) + ("values" in batch)
+    return {"decode": r.max_tokens} | ({"evaluation": asked * r.prompts * r.group / e.config.data.eval_batch_size} if asked else {})
 
 
 def collect_arguments(e: build.Experiment, lived, params, at):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from research import build, preflight
@@ -12,7 +13,7 @@ from research.compile import fit, report, topology
 from research.compile.roofline import Times
 from research.core import config as config_lib
 from research.core.errors import UserError
-from tests.rl import tiny_sums
+from tests.rl import tiny, tiny_sums
 from tests.tiny import tiny_config
 
 
@@ -85,6 +86,17 @@ def test_what_is_decoded_between_the_steps_takes_its_days():
     assert "1.0 days, 48 device-hours." in report.roofline(found, found["steps"])[-1]
     found |= {"round": {"decode": 8}, "steps_a_round": 2}
     assert "3.0 days, 144 device-hours, collecting experience among them." in report.roofline(found, found["steps"])[-1]
+    found |= {"round": {"collect": 1}}
+    assert "1.0 days, 48 device-hours, collecting experience not among them." in report.roofline(found, found["steps"])[-1]
+
+
+def test_the_store_of_self_play_lies_split_by_games():
+    e = build.experiment(config_lib.changed(tiny.get_config(), {}))
+    step, args = preflight.compiled_steps(e, preflight.experience_of(e))["collect"]
+    store, after = args[2], step.eval_shape(*args)
+    assert jax.tree.map(lambda x: x.shape, store) == jax.tree.map(lambda x: x.shape, after)
+    assert all(x.sharding.shard_shape(x.shape)[0] == 1 for name in ("ring", "state") for x in jax.tree.leaves(store[name]))
+    assert store["moves"].sharding.is_fully_replicated
 
 
 def step(memory, seconds, available=10.0):

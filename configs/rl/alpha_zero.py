@@ -18,8 +18,9 @@ def get_config(name="connect_four"):
     c.model.update(game.model_fields())
     c.objective.update(name="alpha_zero", actions=game.actions, symmetry=game.symmetry)
     c.data.update(batch_size=1024)
-    c.rl.update(experience="self_play", environment=game.name, games=512, moves=16, kept=-(-(game.longest + 143) // 16) * 16)
-    c.rl.update(updates=32, simulations=32, opening=2)
+    games = 512 if game.longest < 200 else 128  # of chess, what is kept of each takes 50 MB
+    c.rl.update(experience="self_play", environment=game.name, games=games, moves=16, updates=games // 16, kept=max(256, game.kept(16)))
+    c.rl.update(simulations=32, opening=2)
     c.rl.update(opponents=("random", "mcts:128"), eval_games=200)
     c.optimizer.update(learning_rate=1e-3, weight_decay=1e-3, schedule="warmup_cosine", warmup_steps=100, clip_norm=1.0)
     c.run.update(steps=20_000, log_every=50, eval_every=1000, save_every=1000, keep=20)

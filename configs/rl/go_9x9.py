@@ -6,7 +6,7 @@ games between each two:
     step 400  Elo 0,  800  +101 ± 59,  1600  +280 ± 66,  2065  +646 ± 98 (95 %)
 
     python -m research.train --config=configs/rl/go_9x9.py --workdir=runs/go_9x9
-    python -m research.match --workdir=runs/go_9x9 --ladder=6
+    python -m research.match --workdir=runs/go_9x9 --ladder=6 --config.rl.opening=4
     python -m research.play --workdir=runs/go_9x9 --sgf=game.sgf
 """
 

@@ -95,13 +95,15 @@ def roofline(found: dict, steps: dict) -> list[str]:
     rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     rules = max(names, key=lambda key: train[key])
     ideal = found["model_flops_in_a_step"] / found["peak_flops_of_all"]
-    taken = {name: times for name, times in found.get("round", {}).items() if steps.get(name, {}).get("seconds")}
-    between = sum(times * steps[name]["seconds"]["step"] / found["steps_a_round"] for name, times in taken.items())  # for each step that learns from a round
+    taken = found.get("round", {})
+    counted = all(name in steps and steps[name]["fits"] for name in taken)
+    between = sum(times * steps[name]["seconds"]["step"] / found["steps_a_round"] for name, times in taken.items()) if counted else 0
+    collecting = f", collecting experience {'' if counted else 'not '}among them" if taken else ""
     hours = found["steps_in_all"] * (train["step"] + between) / 3600
     return table(rows) + [
         f"What rules is {names[rules]}. Model-FLOP utilization: {ideal / train['bound']:.1%} at most, {ideal / train['step']:.1%} as compiled.",
         f"As compiled: {found['units_in_a_step'] / train['step']:,.0f} {found['unit']}/s; all {found['steps_in_all']:,} steps take "
-        f"{hours / 24:,.1f} days, {hours * found['devices']:,.0f} device-hours{', collecting experience among them' if between else ''}.",
+        f"{hours / 24:,.1f} days, {hours * found['devices']:,.0f} device-hours{collecting}.",
     ]
 
 

@@ -71,6 +71,10 @@ class Game:
     def longest(self) -> int:
         return KNOWN[self.name][2]
 
+    def kept(self, moves: int) -> int:
+        """The least that SelfPlay may keep of each game's moves, in rounds of `moves`: a game as long as one may be, and that it is learned from as long."""
+        return rounded_up(self.longest - 1 + rounded_up(self.longest, moves), moves)
+
     @property
     def symmetry(self) -> str:
         return SYMMETRY.get(self.name, "none")
@@ -103,6 +107,10 @@ class Game:
     def step(self, state, action_G):
         """The games after a move of whoever is to move; one that is over stays as it is, with rewards of 0."""
         return jax.vmap(self.env.step)(state, action_G)
+
+
+def rounded_up(n: int, step: int) -> int:
+    return -(-n // step) * step
 
 
 def board_fields(shape) -> dict[str, Any]:

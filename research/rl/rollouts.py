@@ -156,7 +156,7 @@ class Rollouts:
         return self._in_batches(functools.partial(self.objective.log_probs, params["reference"]), tokens_NS)
 
     def _in_batches(self, of, tokens_NS):
-        """of(tokens) of all rows, of no more at a time than a step learns from, or logits would take more memory than training does."""
+        """of(tokens) of all rows, of as many at a time as a batch has: the logits of all of them at once would take too much memory."""
         N, S = tokens_NS.shape
         B = math.gcd(N, self.objective.batch_size)
         found_KBS = jax.lax.map(lambda tokens_BS: of(split_rows(tokens_BS)), tokens_NS.reshape(B, -1, S).swapaxes(0, 1))

@@ -27,8 +27,8 @@ class SelfPlay:
     (what the move brought each player), over bool (the game ended with it), and, once that is known, value float32, how the game ended for who moved, with
     known bool. Where a game ends the next begins.
 
-    A move is learned from once its game has ended, for `learned` moves: those of all games, the first and the last of each, for as many rounds. Were they for as
-    long as they are kept, the ends of games would be seen more often than how they begin.
+    A move is learned from once its game has ended, and all moves of all games for the same number of rounds. Were they learned from for as long as they are kept,
+    the ends of games would be seen more often than how they begin.
     """
 
     arena: Arena
@@ -40,10 +40,9 @@ class SelfPlay:
     def __post_init__(self):
         if self.kept % self.moves:
             raise UserError(f"rl.kept {self.kept} is not a multiple of rl.moves={self.moves}, by which it is renewed.")
-        if self.learned < 1:
-            least = -(-(self.game.longest + self.moves - 1) // self.moves) * self.moves
+        if self.kept < (least := self.game.kept(self.moves)):
             most = f"a game of {self.game.name} may have {self.game.longest} moves"
-            raise UserError(f"rl.kept {self.kept}: {most}, of which the first would be lost before they are learned from; set it to {least} or more.")
+            raise UserError(f"rl.kept {self.kept}: {most}, which it must hold and be learned from for as many; set it to {least} or more.")
 
     @property
     def game(self) -> Game:
@@ -51,7 +50,8 @@ class SelfPlay:
 
     @property
     def learned(self) -> int:
-        """How many moves ago a game has ended at most of which is learned: what lets the longest stay whole, in whole rounds."""
+        """For how many moves after its end a game is learned from: as many whole rounds as let the longest stay whole. No game lasts longer, so that of each
+        there is one, from its first end on."""
         return (self.kept - self.game.longest + 1) // self.moves * self.moves
 
     @property

@@ -78,7 +78,7 @@ def log_probs_by_hand(model, params, tokens, temperature=1.0):
 
 
 def ratios_by_hand(what, params, batch, side):
-    own, reference = (log_probs_by_hand(what.model, p, batch[f"{side}/tokens"])[0] for p in (params, params["reference"]))
+    own, reference = (log_probs_by_hand(what.model, p, batch[f"{side}/tokens"], what.temperature)[0] for p in (params, params["reference"]))
     return ((own - reference) * batch[f"{side}/mask"]).sum(1), (own * batch[f"{side}/mask"]).sum(1)
 
 
@@ -115,7 +115,7 @@ BY_HAND = {
         objective(Dpo, beta=0.5, label_smoothing=0.2),
         lambda what, h: -0.8 * np.log(sigmoid(what.beta * h)) - 0.2 * np.log(sigmoid(-what.beta * h)),
     ),
-    "ipo": (objective(Ipo, beta=0.3), lambda what, h: (h - 1 / (2 * 0.3)) ** 2),
+    "ipo": (objective(Ipo, beta=0.3, temperature=0.6), lambda what, h: (h - 1 / (2 * 0.3)) ** 2),
 }
 KTO = objective(Kto, beta=0.5, desirable_weight=1.5, undesirable_weight=0.7)
 

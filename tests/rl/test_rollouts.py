@@ -239,6 +239,7 @@ def test_one_device_and_eight_draw_the_same(cache, tmp_path):
         ({"rl.eval_prompts": 5000}, "rl.eval_prompts is 5000, the validation split has"),
         ({"rl.reward": "praise"}, "config.rl.reward is 'praise': choose one of exact_answer, words, judge"),
         ({"rl.reward": "judge"}, "rl.reward=judge asks a model: name its run as config.rl.judge"),
+        ({"rl.reward": "exact_answer", "data.answer_field": None}, "rl.reward=exact_answer compares with an answer: name the feature that has it"),
         ({"objective.name": "causal_lm"}, "rl.experience=rollouts trains a language model, which objective.name=causal_lm does not"),
         ({"run.best_metric": "validation/loss"}, "config.run.best_metric is 'validation/loss': choose one of validation/reward"),
         ({"data.answer_field": "sum"}, "data.answer_field is 'sum', but arithmetic/1.0.0 has: "),

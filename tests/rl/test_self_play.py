@@ -10,12 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs.rl import alpha_zero
 from research import build, evaluate, train
 from research.core import config as config_lib
 from research.core import metrics
 from research.core.errors import UserError
 from research.rl import self_play
 from research.rl.arena import Arena
+from research.rl.games import KNOWN, Game
 from research.rl.search import Choice, random_player
 from research.rl.self_play import SelfPlay
 from research.training.checkpoint import Checkpoints
@@ -183,6 +185,16 @@ def test_nothing_is_learned_before_a_game_has_ended():
     assert (np.asarray(batch["valid"]).any()) == ended.any() and not store["ring"]["known"][:, MOVES:].any()
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_of_every_game_there_is_one_to_learn_from_and_the_longest_stays_whole(name):
+    r = alpha_zero.get_config(name).rl
+    lived = SelfPlay(Lots(Game(name), lambda params, inputs: {}, "gumbel", 1, ("random",), 2, 0), {}, r.games, r.moves, r.kept)
+    longest = lived.game.longest
+    assert lived.learned >= longest and lived.learned + longest - 1 <= r.kept and lived.learned % r.moves == 0
+    with pytest.raises(UserError, match=f"set it to {lived.game.kept(r.moves)} or more"):
+        dataclasses.replace(lived, kept=lived.game.kept(r.moves) - r.moves)
+
+
 def test_a_ring_is_renewed_in_whole_rounds():
     with pytest.raises(UserError, match="rl.kept 20 is not a multiple of rl.moves=3"):
         dataclasses.replace(at_random(), moves=3)
@@ -258,7 +270,6 @@ def same_experience(a, b, step):
         np.testing.assert_array_equal(x, other[name], err_msg=name)
 
 
-@pytest.mark.slow
 def test_a_run_stopped_within_a_round_and_resumed_is_the_run_never_stopped(whole, tmp_path):
     """Bit for bit: figures, parameters, and the games under way."""
     assert "Step 4 of 7: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", "--until=4")  # where it is measured, not where it collects
@@ -281,8 +292,8 @@ def test_a_run_tells_what_it_was_made_of_and_is_measured_again_alike(whole):
         ("rl.environment=backgammon", "rl.environment is 'backgammon': choose one of"),
         ("rl.kept=6", "rl.kept 6 is not a multiple of rl.moves=4"),
         (
-            "rl.kept=8",
-            "rl.kept 8: a game of tic_tac_toe may have 9 moves, of which the first would be lost before they are learned from; set it to 12 or more",
+            "rl.kept=16",
+            "rl.kept 16: a game of tic_tac_toe may have 9 moves, which it must hold and be learned from for as many; set it to 20 or more",
         ),
         ("rl.eval_games=7", "rl.eval_games is 7: it is even"),
         ("rl.opponents=('randm',)", "rl.opponents has 'randm'"),
