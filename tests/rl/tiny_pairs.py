@@ -10,7 +10,7 @@ def get_config(objective="dpo"):
     c = tiny_sums.get_config(objective)
     c.rl.experience = None
     c.data.update(source="preference_pairs", name="tests.tiny_preferences:TinyPreferences", batch_size=8, eval_batch_size=8, length=32)
-    c.data.update(text_field="prompt", chosen_field="better", rejected_field="worse")
+    c.data.update(train_split="train", validation_split="validation", text_field="prompt", chosen_field="better", rejected_field="worse")
     c.model.max_length = 32
     c.run.update(best_metric="validation/loss", best_mode="min")
     return c
