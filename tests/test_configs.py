@@ -39,7 +39,7 @@ PUBLISHED = {
         ("125m", 125), ("350m", 356), ("760m", 760), ("1.3b", 1316), ("2.7b", 2650), ("6.7b", 6660), ("13b", 12850), ("175b", 174_600),
     )
 }
-BUILT = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS] + [name for name in PUBLISHED if ":" in name]
+BUILT = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS] + [name for name in PUBLISHED if name.startswith("vit/") and ":" in name]
 BUILT += [f"bert/finetune_sentiment.py:{way}" for way in finetune_sentiment.WAYS]
 
 

@@ -44,6 +44,7 @@ def adapted(pretrained):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_new_head_on_frozen_layers(pretrained, tmp_path):
     start = [TINY, *MESH, *CLASSIFY, f"--config.init.from={pretrained}", f"--workdir={tmp_path}/run", "--config.optimizer.weight_decay=0.1"]
     assert "head/out/bias is missing there" in error(train, *start)

@@ -238,6 +238,7 @@ def test_code_that_git_does_not_know_and_a_project_s_own_differ_too(run, tmp_pat
     assert differs() == ["code of the project here: untracked, not the same there and here"]
 
 
+@pytest.mark.slow
 def test_the_mesh_and_the_reporting_may_change(run, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(run[0], workdir)

@@ -149,6 +149,7 @@ def test_trials_at_a_time_part_the_gpus(monkeypatch, gpus, parallel, expected):
         pool.slots(len(gpus.split(",")) + 1, here=True)
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_and_stops_no_other(tmp_path):
     process = start(tmp_path, SWEEP[0], "--sweep=data.source=pears,plums", "--parallel=2", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     said, errors = process.communicate(timeout=300)
