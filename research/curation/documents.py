@@ -1,0 +1,34 @@
+"""What a preparation is made of: documents, the rules they pass through, and the parts of the input that workers take."""
+
+from typing import Any, NamedTuple, Protocol
+
+# A document has a `key`, which no other of the input has, and either `text` or `image`, the bytes of its file; whatever else it has comes along. All of it
+# is what msgpack can hold: None, bool, int, float, str, bytes, lists and dicts of those.
+Document = dict[str, Any]
+
+
+class Dropped(NamedTuple):
+    """In place of a document: it goes, and why. The reason is one of few, so that they can be counted: no figure of the document is in it."""
+
+    why: str
+
+
+class Rule(Protocol):
+    """A frozen dataclass that is made from the group of the recipe which has its name: the same document gives the same result, always and everywhere."""
+
+    def __call__(self, document: Document) -> Document | Dropped:
+        """The document as it goes on, the very same object where nothing changes; never changed in place."""
+
+
+class Part(NamedTuple):
+    """What one worker takes at a time: a file, or from `start` up to `stop` of it, in what its format counts (bytes, row groups, examples)."""
+
+    path: str  # as the format opens it
+    name: str  # the same on every machine: what keys and the manifest have
+    start: int = 0
+    stop: int | None = None
+
+
+def characters(document: Document) -> int:
+    """How much there is of a document: the characters of its text, or the bytes of its image."""
+    return len(document["text"] if "text" in document else document["image"])
