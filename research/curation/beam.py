@@ -1,0 +1,19 @@
+"""Apache Beam, which the extra `data` installs, without what it says on import of clouds that are not installed."""
+
+import logging
+
+from research.core.errors import UserError
+
+logging.disable(logging.WARNING)
+try:
+    import apache_beam as beam
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+except ModuleNotFoundError as e:
+    raise UserError(f"there is no package {e.name}, which preparing data needs: pip install 'lodestar-research[data]'.") from e
+finally:
+    logging.disable(logging.NOTSET)
+
+__all__ = ["FileSystems", "FnApiRunner", "PipelineOptions", "SubprocessSDKEnvironment", "beam"]

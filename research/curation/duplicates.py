@@ -1,0 +1,210 @@
+"""Documents that an earlier one is like: exact, near by MinHash and locality-sensitive hashing, images by perceptual hash.
+
+Whatever their kind they are found in one way. Each document has some hashes, of which documents that are alike share at least one, with the probability that the
+kind states; those that share one are compared, and a document goes if an earlier one is like it, in the order of the input. So of each group of copies the first
+stays, whoever computes, and no two documents that stay are known to be alike.
+"""
+
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+import imagehash
+import numpy as np
+from datasketch import MinHash
+from PIL import Image
+
+from research.core.errors import UserError
+from research.core.files import write_atomically
+from research.curation import ngrams
+from research.curation.beam import beam
+from research.curation.documents import Document, Dropped
+from research.curation.engine import Engine, done, reporting
+from research.curation.passes import Effect, excerpt
+from research.curation.shards import Place, Shards
+
+PARTITIONS = 64  # of the hashes, by their first bits
+REMEMBERED = 4096  # what earlier documents are compared by, kept by a worker
+SHINGLES = 4096  # of a long document that are hashed at a time
+
+HASHED = np.dtype([("hash", np.uint64), ("place", np.uint64)])
+PAIR = np.dtype([("later", np.uint64), ("earlier", np.uint64)])
+
+
+class Duplicates:
+    """A stage of a preparation; kinds say what documents are compared by (`sketch`), when two are alike, and which hashes they have."""
+
+    most = 16  # earlier documents of those that share a hash with a document which it is compared with: the first ones, and the one just before it
+
+    def sketch(self, document: Document):
+        raise NotImplementedError
+
+    def alike(self, a, b) -> bool:
+        raise NotImplementedError
+
+    def hashes(self, sketches: Iterable) -> Iterator[np.ndarray]:
+        """(bands,) uint64 of each."""
+        raise NotImplementedError
+
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
+        """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard that has some."""
+        hashed, candidates = functools.partial(_hashed, self, before, folder), functools.partial(_candidates, self.most)
+        compared = functools.partial(_compared, self, before, folder)
+
+        def pipeline(numbers):
+            pairs = numbers | "Hash" >> beam.FlatMap(hashed) | "ByHash" >> beam.GroupByKey() | "Candidates" >> beam.FlatMapTuple(candidates)
+            return pairs | "ByShard" >> beam.GroupByKey() | "Compare" >> beam.MapTuple(compared)
+
+        engine.run(pipeline, folder, list(range(shards)), shards, "comparing")
+
+    def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
+        found = np.load(_found(folder, shard)) if _found(folder, shard).exists() else np.zeros(0, PAIR)
+        earlier, documents = dict(zip(found["later"].tolist(), found["earlier"].tolist())), Shards(before)
+
+        def effect(place: Place, document: Document) -> Document | Dropped:
+            if (like := earlier.get(int(place))) is None:
+                return document
+            first = documents[Place.of(like)]
+            return Dropped("an earlier document is like it", f"{first['key']}: {excerpt(first)}")
+
+        return effect
+
+
+def _found(folder: pathlib.Path, shard: int) -> pathlib.Path:
+    return folder / f"{shard:05}.npy"
+
+
+def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, bytes]]:
+    """(partition, its HASHED records) of the documents of a shard."""
+    rows = [np.zeros(0, HASHED)]
+    for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
+        row = np.empty(len(hashes), HASHED)
+        row["hash"], row["place"] = hashes, int(Place(shard, index))
+        rows.append(row)
+    yield from by_partition(np.concatenate(rows))
+    write_atomically(done(folder, shard), "{}")
+
+
+def by_partition(records: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """(partition, its part of the records, which have a `hash`)."""
+    which = (records["hash"] >> np.uint64(58)).astype(int)
+    for partition in np.unique(which):
+        yield int(partition), records[which == partition].tobytes()
+
+
+def _candidates(most: int, partition: int, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(shard, PAIR records): for each document of the shard those that come before it and share a hash with it, `most` at most."""
+    records = np.sort(np.concatenate([np.frombuffer(block, HASHED) for block in blocks]), order=("hash", "place"))
+    new = np.r_[True, records["hash"][1:] != records["hash"][:-1]]
+    first = np.maximum.accumulate(np.where(new, np.arange(len(records)), 0))  # where the group of each begins
+    rank, place = np.arange(len(records)) - first, records["place"]
+    found = [np.zeros(0, PAIR)]
+    for nth in range(min(most, int(rank.max(initial=0)) + 1)):
+        later = np.flatnonzero(rank > nth)
+        earlier = first[later] + nth if nth < most - 1 else later - 1
+        pairs = np.empty(len(later), PAIR)
+        pairs["later"], pairs["earlier"] = place[later], place[earlier]
+        found.append(pairs)
+    pairs = np.unique(np.concatenate(found))
+    shard = pairs["later"] >> np.uint64(40)
+    for number in np.unique(shard):
+        yield int(number), pairs[shard == number].tobytes()
+
+
+def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int, blocks: Iterable[bytes]):
+    """Leaves (later, earlier) of the documents of a shard that an earlier one is like: of these the first that was found."""
+    with reporting(folder):
+        pairs = np.unique(np.concatenate([np.frombuffer(block, PAIR) for block in blocks]))
+        documents = Shards(before)
+        sketch = functools.lru_cache(maxsize=REMEMBERED)(lambda place: kind.sketch(documents[Place.of(place)]))
+        found: dict[int, int] = {}
+        for later, earlier in pairs.tolist():
+            if later not in found and later != earlier and kind.alike(sketch(later), sketch(earlier)):
+                found[later] = earlier
+        draft = _found(folder, shard).with_suffix(".draft")
+        with open(draft, "wb") as file:
+            np.save(file, np.array(list(found.items()), PAIR))
+        draft.replace(_found(folder, shard))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactDuplicates(Duplicates):
+    """The same words in the same order, whatever their case, punctuation and white space."""
+
+    def sketch(self, document: Document) -> str:
+        return " ".join(ngrams.words(document["text"]))
+
+    def alike(self, a: str, b: str) -> bool:
+        return a == b
+
+    def hashes(self, sketches):
+        for sketch in sketches:
+            yield np.array([ngrams.digest(sketch.encode("utf-8", "surrogatepass"))], np.uint64)
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicates(Duplicates):
+    """Jaccard similarity of the sets of word n-grams of at least `threshold` (Broder, 1997), candidates found by MinHash and locality-sensitive hashing.
+
+    Two documents of similarity s share one of `bands` hashes, each of `rows` minima, with probability 1 - (1 - s^rows)^bands (arXiv 2107.06499, appendix A).
+    """
+
+    ngram: int
+    threshold: float
+    bands: int
+    rows: int
+    seed: int
+
+    def __post_init__(self):
+        if not 0 < self.threshold <= 1 or min(self.ngram, self.bands, self.rows) < 1:
+            raise UserError("near_duplicates: threshold must lie above 0 and up to 1, and ngram, bands and rows be at least 1.")
+
+    def probability(self, similarity):
+        """That two documents of this similarity are compared."""
+        return 1 - (1 - similarity**self.rows) ** self.bands
+
+    def sketch(self, document: Document) -> np.ndarray:
+        return ngrams.shingles(document["text"], self.ngram)
+
+    def alike(self, a: np.ndarray, b: np.ndarray) -> bool:
+        smaller, larger = sorted((len(a), len(b)))
+        return smaller >= self.threshold * larger and ngrams.jaccard(a, b) >= self.threshold
+
+    def hashes(self, sketches):
+        empty = MinHash(num_perm=self.bands * self.rows, seed=self.seed, hashfunc=int, scheme="affine64")
+        for shingles in sketches:
+            minima = empty.copy()
+            for start in range(0, len(shingles), SHINGLES):
+                minima.update_batch(shingles[start : start + SHINGLES].tolist())
+            bands = minima.hashvalues.astype("<u8").reshape(self.bands, self.rows)
+            yield np.array([ngrams.digest(bytes([band % 256, band // 256]) + row.tobytes()) for band, row in enumerate(bands)], np.uint64)
+
+
+@dataclasses.dataclass(frozen=True)
+class NearImages(Duplicates):
+    """Perceptual hashes of 64 bits, of which no more than `distance` differ.
+
+    Of so many parts and one more at least one is the same then (Manku, Jain and Das Sarma, 2007): those are the hashes.
+    """
+
+    distance: int
+
+    most = 256
+
+    def __post_init__(self):
+        if not 0 <= self.distance <= 7:
+            raise UserError(f"near_images.distance is {self.distance}: it must lie between 0 and 7, of 64 bits.")
+
+    def sketch(self, document: Document) -> np.ndarray:
+        with Image.open(io.BytesIO(document["image"])) as image:
+            return imagehash.phash(image).hash.ravel()
+
+    def alike(self, a: np.ndarray, b: np.ndarray) -> bool:
+        return np.count_nonzero(a != b) <= self.distance
+
+    def hashes(self, sketches):
+        for bits in sketches:
+            parts = np.array_split(bits, self.distance + 1)
+            yield np.array([ngrams.digest(bytes([i]) + np.packbits(part).tobytes()) for i, part in enumerate(parts)], np.uint64)

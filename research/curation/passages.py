@@ -1,0 +1,175 @@
+"""Runs of words that came before: cut out of later documents, or, where evaluation sets have them, a reason to drop the document."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from research.core.errors import UserError
+from research.core.files import write_atomically
+from research.curation import ngrams
+from research.curation.beam import beam
+from research.curation.documents import Document, Dropped
+from research.curation.duplicates import by_partition
+from research.curation.engine import Engine, done, reporting
+from research.curation.passes import Effect
+from research.curation.shards import Place, Shards
+
+ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint32)])
+MOST = 8  # places that have the same window which are tried
+REMEMBERED = 1024  # earlier documents whose words a worker keeps
+INDEX = "index.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatedPassages:
+    """Cuts out of a document what an earlier one, or an earlier place of it, has in a run of at least `words` words (arXiv 2107.06499, section 4.1).
+
+    In place of a suffix array there is an index of windows of half that length, one after another: a run of `words` words contains one whole, wherever it
+    begins. Every window of a document is looked up there, and what is found is compared word by word as far as it goes, with the first MOST places.
+    """
+
+    words: int
+
+    def __post_init__(self):
+        if self.words < 2:
+            raise UserError(f"repeated_passages.words is {self.words}: it must be at least 2.")
+
+    @property
+    def window(self) -> int:
+        return (self.words + 1) // 2
+
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
+        """Leaves in `folder` the index of the shards of the folder `before`, sorted."""
+        entries, sorted_ = functools.partial(_entries, self.window, before, folder), functools.partial(_sorted, folder)
+        engine.run(
+            lambda numbers: numbers | "Windows" >> beam.FlatMap(entries) | "ByHash" >> beam.GroupByKey() | "Sort" >> beam.MapTuple(sorted_),
+            folder,
+            list(range(shards)),
+            shards,
+            "indexing passages",
+        )
+        parts = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("partition-*.npy"))]
+        index = np.lib.format.open_memmap(folder / INDEX, "w+", ENTRY, (sum(map(len, parts)),))
+        start = 0
+        for part in parts:  # by their first bits: one after another they are sorted too
+            index[start : start + len(part)] = part
+            start += len(part)
+
+    def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
+        index, documents = np.load(folder / INDEX, mmap_mode="r"), Shards(before)
+        hashes = index["hash"]
+        words_of = functools.lru_cache(maxsize=REMEMBERED)(lambda place: ngrams.word_hashes(documents[Place.of(place)]["text"]))
+
+        def effect(place: Place, document: Document) -> Document | Dropped:
+            own, repeated = ngrams.word_hashes(document["text"]), []
+            windows = ngrams.windows(own, self.window)
+            first, last = np.searchsorted(hashes, windows), np.searchsorted(hashes, windows, "right")
+            for at in np.flatnonzero(last > first):
+                if repeated and at < repeated[-1][1] - self.window:
+                    continue  # inside what was found already
+                for entry in index[first[at] : min(last[at], first[at] + MOST)]:
+                    where = (int(entry["place"]), int(entry["word"]))
+                    if where < (int(place), int(at)):
+                        start, stop = extent(own, int(at), words_of(where[0]), where[1])
+                        if stop - start >= self.words:
+                            repeated.append((start, stop))
+                            break
+            return cut(document, repeated) if repeated else document
+
+        return effect
+
+
+def extent(a: np.ndarray, i: int, b: np.ndarray, j: int) -> tuple[int, int]:
+    """[start, stop) of the longest run of `a` around i that is the run of `b` around j."""
+    left = _shared(a[:i][::-1], b[:j][::-1])
+    return i - left, i + _shared(a[i:], b[j:])
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> int:
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length
+
+
+def cut(document: Document, runs: list[tuple[int, int]]) -> Document | Dropped:
+    """The document without these runs of its words, [start, stop) in order, and the punctuation and white space after each."""
+    text = document["text"]
+    spans = [match.span() for match in ngrams.WORD.finditer(text)]
+    kept, at = [], 0
+    for start, stop in runs:
+        kept.append(text[at : max(at, spans[start][0])])
+        at = max(at, spans[stop][0] if stop < len(spans) else len(text))
+    left = "".join([*kept, text[at:]]).strip()
+    return document | {"text": left} if ngrams.WORD.search(left) else Dropped("all of it came before")
+
+
+def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, bytes]]:
+    rows = [np.zeros(0, ENTRY)]
+    for index, document in enumerate(Shards(before).read(shard)):
+        hashes = ngrams.windows(ngrams.word_hashes(document["text"]), window)[::window]
+        row = np.empty(len(hashes), ENTRY)
+        row["hash"], row["place"], row["word"] = hashes, int(Place(shard, index)), np.arange(len(hashes)) * window
+        rows.append(row)
+    yield from by_partition(np.concatenate(rows))
+    write_atomically(done(folder, shard), "{}")
+
+
+def _sorted(folder: pathlib.Path, partition: int, blocks: Iterable[bytes]):
+    with reporting(folder):
+        np.save(folder / f"partition-{partition:02}.npy", np.sort(np.concatenate([np.frombuffer(block, ENTRY) for block in blocks])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Contamination:
+    """Drops documents that share a run of `ngram` words with a text that evaluates (arXiv 2005.14165, appendix C), or all of one that has fewer words, but
+    at least `min_words`.
+
+    Args:
+      sets: names of sets of texts.
+      texts: the name of one -> its texts.
+    """
+
+    sets: tuple[str, ...]
+    ngram: int
+    min_words: int
+    texts: Callable[[str], Iterable[str]]
+
+    def __post_init__(self):
+        if not self.sets or not 1 <= self.min_words <= self.ngram:
+            raise UserError("contamination: name sets that evaluate, and let min_words lie between 1 and ngram.")
+
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
+        """Leaves in `folder` the runs of words of each set."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = {}
+        for number, name in enumerate(self.sets):
+            runs: dict[int, list[np.ndarray]] = {}
+            sizes[name] = 0
+            for text in self.texts(name):
+                hashes = ngrams.word_hashes(text)
+                n, sizes[name] = min(len(hashes), self.ngram), sizes[name] + 1
+                if n >= self.min_words:
+                    runs.setdefault(n, []).append(ngrams.windows(hashes, n))
+            if not runs:
+                raise UserError(f"contamination.sets: {name} has no text of {self.min_words} words: choose another, or lower contamination.min_words.")
+            for n, found in runs.items():
+                np.save(folder / f"set-{number}-{n}.npy", np.unique(np.concatenate(found)))
+        write_atomically(folder / "sizes.json", json.dumps(sizes))
+
+    def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
+        runs = [
+            (name, int(path.stem.rpartition("-")[2]), np.load(path)) for number, name in enumerate(self.sets) for path in sorted(folder.glob(f"set-{number}-*.npy"))
+        ]
+
+        def effect(place: Place, document: Document) -> Document | Dropped:
+            hashes = ngrams.word_hashes(document["text"])
+            for name, n, table in runs:
+                if ngrams.known(ngrams.windows(hashes, n), table).any():
+                    return Dropped(f"has text of {name}")
+            return document
+
+        return effect

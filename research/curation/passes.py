@@ -1,0 +1,105 @@
+"""A pass over the documents: each part is read, goes through the rules one document at a time, and is written; what became of it is counted."""
+
+import dataclasses
+import heapq
+import json
+import pathlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from research.core.files import write_atomically
+from research.curation.documents import Document, Dropped, Rule, characters
+from research.curation.engine import done, reporting
+from research.curation.ngrams import digest
+from research.curation.shards import Place
+
+KEPT = 10  # examples of what a rule dropped, and of what it changed
+EXCERPT = 240  # characters of one
+
+Effect = Callable[[Place, Document], Document | Dropped]  # of a stage that compared documents with each other
+
+
+class Tally:
+    """What came to one rule and what left it: documents and characters, reasons, and a random ten of those dropped and of those changed.
+
+    Which ten is said by a hash of their keys, so that it does not depend on who counted them.
+    """
+
+    def __init__(self, rule: str):
+        self.rule, self.seconds = rule, 0.0
+        self.counts, self.why = Counter(), Counter[str]()
+        self._examples: dict[str, list] = {"dropped": [], "changed": []}
+
+    def count(self, before: Document, after: Document | Dropped):
+        self.counts.update(documents_in=1, characters_in=characters(before))
+        if isinstance(after, Dropped):
+            self.why[after.why] += 1
+            self._keep("dropped", before, lambda: {"why": after.why, "detail": after.detail, "text": excerpt(before)})
+        else:
+            self.counts.update(documents_out=1, characters_out=characters(after), documents_changed=after is not before)
+            if after is not before and after.get("text") != before.get("text"):
+                self._keep("changed", before, lambda: dict(zip(("before", "after"), difference(before["text"], after["text"]))))
+
+    def _keep(self, which: str, document: Document, example: Callable[[], dict]):
+        order, kept = -digest(f"{self.rule} {document['key']}".encode()), self._examples[which]
+        if len(kept) < KEPT or order > kept[0][0]:
+            (heapq.heappushpop if len(kept) == KEPT else heapq.heappush)(kept, (order, document["key"], example()))
+
+    def result(self) -> dict:
+        examples = {which: [{"order": -order, "key": key, **told} for order, key, told in sorted(kept, key=lambda k: -k[0])] for which, kept in self._examples.items()}
+        return {"rule": self.rule, **self.counts, "why": dict(sorted(self.why.items())), **examples, "seconds": self.seconds}
+
+
+def excerpt(document: Document, start: int = 0) -> str:
+    text = document.get("text")
+    return f"<{len(document['image'])} bytes>" if "image" in document else str(text)[start : start + EXCERPT]
+
+
+def difference(before: str, after: str) -> tuple[str, str]:
+    """What stood and what stands from a little before the first place where two texts differ."""
+    first = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
+    start = max(0, first - EXCERPT // 4)
+    return before[start : start + EXCERPT], after[start : start + EXCERPT]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """The task of one pass.
+
+    Args:
+      folder: where it leaves a file for each part, with what was counted.
+      read: the documents of a part, by its number.
+      effect: (the name of a stage, what it does to the documents of a part, by its number), which comes first; None: nothing.
+      rules: (name, rule) in order.
+      write: (number, documents) -> what is to be known of what was written.
+    """
+
+    folder: pathlib.Path
+    read: Callable[[int], Iterable[Document]]
+    effect: tuple[str, Callable[[int], Effect]] | None
+    rules: tuple[tuple[str, Rule], ...]
+    write: Callable[[int, Iterator[Document]], dict]
+
+    def __call__(self, number: int):
+        with reporting(self.folder):
+            tallies = [Tally(name) for name in ([self.effect[0]] if self.effect else []) + [name for name, _ in self.rules]]
+            written = self.write(number, self._documents(number, tallies))
+            counted = {"rules": [tally.result() for tally in tallies], "written": written}
+            write_atomically(done(self.folder, number), json.dumps(counted))
+
+    def _documents(self, number: int, tallies: list[Tally]) -> Iterator[Document]:
+        effect = self.effect[1](number) if self.effect else None
+        for index, document in enumerate(self.read(number)):
+            place = Place(number, index)
+            steps = ([lambda d: effect(place, d)] if effect else []) + [rule for _, rule in self.rules]
+            result: Document | Dropped = document
+            for step, tally in zip(steps, tallies):
+                before, start = result, time.perf_counter()
+                result = step(before)
+                tally.seconds += time.perf_counter() - start
+                tally.count(before, result)
+                if isinstance(result, Dropped):
+                    break
+            else:
+                yield result
