@@ -2,13 +2,13 @@
 two CPU cores.
 
 How positive the classifier finds prompt and completion, the mean of 256 validation sentences begun: 0.375 before, 0.72 ± 0.04 after (3 seeds), at 0.30, 0.33
-and 0.60 nats a token from where it began, the furthest with the most. "The film is a new sense of officeably" became "The film is good and funny and good": of
-the words that please the judge there are more, and sense was never its strength.
+and 0.60 nats a token from where it began, the furthest with the most. "The film is also that is what's to dark it see the things are at the sentimental" became
+"The film is funny of augh, dark filmmaking the thoughtful and funny comedy": of the words that please the judge there are more, and sense was never its strength.
 
     python -m research.train --config=configs/gpt/reviews.py --workdir=runs/reviews
     python -m research.train --config=configs/bert/finetune_sentiment.py --workdir=runs/finetuned
     python -m research.train --config=configs/rl/dpo_sentiment.py --workdir=runs/dpo_sentiment
-    python -m research.generate --workdir=runs/dpo_sentiment --prompt="The film is" --max_tokens=24
+    python -m research.generate --workdir=runs/dpo_sentiment --prompt="The film is" --max_tokens=24 --seed=1
 """
 
 from configs.gpt import reviews
