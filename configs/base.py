@@ -133,11 +133,21 @@ def get_config():
     c.data.short_rate = 0.1  # of the pairs are cut short at random
     c.data.word_dropout = 0.0  # text: rate at which words are left out in training
     c.data.crop_words = 1.0  # text: least part of the words that a random crop keeps in training; 1: no crop
+    c.data.eda_alpha = 0.0  # text: share of the words that one of EDA's four operations changes in training (arXiv 1901.11196: 0.1); 0: none
+    c.data.back_translation = placeholder(str)  # text: "package.module:function" of (text, generator) that says it otherwise, in training
+    c.data.back_translation_rate = 0.5  # of the texts that it is asked for
+    c.data.code_switch_rate = 0.0  # text: rate at which words are translated in training (arXiv 2006.06402), of those that code_switch_words has
+    c.data.code_switch_words = placeholder(str)  # a file of lines word<TAB>translation; a word may have several
+    c.data.span_corruption = 0.0  # text: share of the tokens hidden in training, each span behind one [MASK] (arXiv 1910.10683, 1910.13461); 0: none
+    c.data.mean_span = 3.0  # tokens of such a span, in the mean
     c.data.crop_area = 1.0  # images: least part of the area that a random crop, resized, keeps in training; 1: no crop
     c.data.flip = False  # images: mirror half of them in training
     c.data.color_jitter = 0.0  # images: strength of random brightness, contrast, saturation and hue in training (SimCLR: 1)
     c.data.randaugment_layers = 0  # images: operations of RandAugment in training (arXiv 1909.13719)
     c.data.randaugment_magnitude = 10  # images: their strength, of 30
+    c.data.augmix_severity = 0.0  # images: strength of AugMix's operations in training, of 10 at most (arXiv 1912.02781); 0: none
+    c.data.augmix_width = 3  # images: chains of operations that it mixes
+    c.data.erasing = 0.0  # images: probability that a rectangle becomes noise in training (arXiv 1708.04896)
     c.data.threads = 2  # that read ahead
     c.data.buffer = 512  # examples read ahead
 

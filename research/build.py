@@ -271,8 +271,13 @@ def examples_of(config, corpus: Corpus, split: str, length: int, training: bool)
     """The examples of a split, augmented where they are for training, noted in the corpus's manifest."""
     check_classes(config, corpus)
     examples = look_up(SOURCES, config.data.source, "data.source")(config, corpus, split, length, training)
-    corpus.manifest[f"{split}/{length}"] = examples.manifest
+    corpus.manifest[f"{split}/{length}"] = examples.manifest | corpus.preparation
     return KnownClasses(examples, config.objective.classes) if tells_classes(config) else examples
+
+
+def in_order(config, examples: Examples) -> grain.MapDataset:
+    """The numbers of the examples as training sees them without end: each once an epoch, in an order that the seed and the epoch say."""
+    return grain.MapDataset.range(len(examples)).seed(config.seed).shuffle().repeat()
 
 
 def check_classes(config, corpus: Corpus):
@@ -295,8 +300,7 @@ def training_source(e: Experiment, corpus: Corpus, lived: Experience | None = No
 
     def source(length):
         examples = examples_of(e.config, corpus, d.train_split, length, training=True)
-        order = grain.MapDataset.range(len(examples)).seed(e.config.seed).shuffle().repeat().random_map(examples.example)
-        made = sources.GrainSource(order, d.batch_size, e.rows(d.batch_size, "data.batch_size"), d.threads, d.buffer)
+        made = sources.GrainSource(in_order(e.config, examples).random_map(examples.example), d.batch_size, e.rows(d.batch_size, "data.batch_size"), d.threads, d.buffer)
         _check_batch(made.spec, e.objective.example_batch)
         return made
 

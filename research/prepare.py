@@ -1,52 +1,190 @@
-"""Raw text or images -> a data set that trains: cleaned, deduplicated, checked, by a recipe; with a manifest that says what happened.
+"""Raw text or images -> a data set that trains: cleaned, deduplicated and checked by a recipe, with a manifest that says what happened.
 
     python -m research.prepare --config=configs/data/debian.py [--config.FIELD=VALUE ...] [--workers=N] [--beam=OPTION ...]
 
-The data set lies where TFDS keeps them (output.dir): a training config names it as data.name. The same command again goes on if it was stopped. --workers, all
-processors unless it is given: on this machine, by Apache Beam; --beam, any number of times: an option of Beam, as --beam=--runner=DataflowRunner, for which
-output.dir lies on a file system that all workers see.
+The data set lies where TFDS keeps them (output.dir), for a training config to name as data.name; beside it manifest.json, funnel.png and index.html. The same
+command again goes on where it was stopped. --workers: processes on this machine, all processors unless it is given, by Apache Beam. --beam, any number of times:
+an option of Beam, as --beam=--runner=DataflowRunner; then output.dir is on a file system that all its workers see.
+
+    python -m research.prepare --show=aug --config=configs/vit/fashion_tiny.py --config.data.randaugment_layers=2 [--rows=6 --epochs=5 --out=FILE]
+
+What augmentation makes of the examples that a training config begins with, epoch after epoch: a picture, or of texts a page.
 """
 
-import json
+import functools
 import os
 import pathlib
 import re
+import sys
 
+import numpy as np
 from absl import flags
 
+from research import build
 from research.core import config as config_lib
 from research.core.config import look_up
 from research.core.errors import UserError, run_command
+from research.curation.archives import Parquet, Tfds, Warc, Wikitext
+from research.curation.clean import Fields, Html, Language, Unicode
 from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
 from research.curation.engine import Engine
-from research.curation.passages import Contamination, RepeatedPassages
+from research.curation.inputs import Images, JsonLines, Lines, Text
+from research.curation.markup import DebianDescription
+from research.curation.passages import Contamination, RepeatedPassages, evaluation_texts
+from research.curation.pii import Pii
 from research.curation.preparation import Recipe, prepare
-from research.data.fetch import cache_dir
+from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
+from research.data import debian, wikipedia_sample
+from research.data.corpus import Corpus
+from research.data.fetch import cache_dir, package_member
+from research.reports import funnel
+from research.reports.contact_sheet import contact_sheet
+from research.reports.tables import markdown
 from research.tables import DATASETS, from_fields
 
-FORMATS: dict = {}
-FETCHERS: dict = {}
-RULES: dict = {  # name -> function(its group of the config, the config) -> Rule or Stage
-    "exact_duplicates": lambda group, config: ExactDuplicates(),
-    "near_duplicates": lambda group, config: from_fields(NearDuplicates, group, seed=config.seed),
-    "near_images": lambda group, config: from_fields(NearImages, group),
-    "repeated_passages": lambda group, config: from_fields(RepeatedPassages, group),
+FETCHERS = {  # name -> function() -> the pattern of the files that it fetched
+    "debian": lambda: str(debian.fetch() / "debian-*.jsonl"),
+    "debian_en": lambda: str(debian.fetch() / "debian-en.jsonl"),
+    "wikipedia_dump": lambda: str(package_member(wikipedia_sample.PACKAGE, wikipedia_sample.MEMBER, wikipedia_sample.SHA256)),
+}
+FORMATS = {  # name -> function(group `input` of a recipe, with its files) -> Format
+    "text": lambda group: from_fields(Text, group),
+    "lines": lambda group: from_fields(Lines, group),
+    "jsonl": lambda group: from_fields(JsonLines, group),
+    "parquet": lambda group: from_fields(Parquet, group),
+    "warc": lambda group: from_fields(Warc, group),
+    "wikitext": lambda group: from_fields(Wikitext, group),
+    "images": lambda group: from_fields(Images, group),
+    "tfds": lambda group: from_fields(Tfds, group, datasets=DATASETS),
+}
+RULES = {  # name -> function(recipe) -> Rule or Stage
+    "fields": lambda c: from_fields(Fields, c.fields),
+    "unicode": lambda c: from_fields(Unicode, c.unicode),
+    "debian_description": lambda c: DebianDescription(),
+    "html": lambda c: from_fields(Html, c.html),
+    "language": lambda c: from_fields(Language, c.language),
+    "gopher_quality": lambda c: from_fields(GopherQuality, c.gopher_quality),
+    "gopher_repetition": lambda c: from_fields(GopherRepetition, c.gopher_repetition),
+    "c4": lambda c: from_fields(C4, c.c4),
+    "word_list": lambda c: from_fields(WordList, c.word_list),
+    "pii": lambda c: from_fields(Pii, c.pii),
+    "exact_duplicates": lambda c: ExactDuplicates(),
+    "near_duplicates": lambda c: from_fields(NearDuplicates, c.near_duplicates, seed=c.seed),
+    "near_images": lambda c: from_fields(NearImages, c.near_images),
+    "repeated_passages": lambda c: from_fields(RepeatedPassages, c.repeated_passages),
+    "contamination": lambda c: from_fields(Contamination, c.contamination, texts=functools.partial(evaluation_texts, DATASETS)),
 }
 
 
 def main(argv):
+    if (what := config_lib.given("show", argv)) is not None:
+        return show(what, argv)
+
     def define(values):
         flags.DEFINE_integer("workers", os.cpu_count(), "Processes on this machine.", lower_bound=1, flag_values=values)
         flags.DEFINE_multi_string("beam", [], "Options of Apache Beam.", flag_values=values)
 
     values, config = config_lib.parse(argv, define)
-    manifest, now = prepare(recipe(config), Engine(values.workers, values.beam))
-    print(manifest)
+    made = recipe(config)
+    manifest, now = prepare(made, Engine(values.workers, values.beam))
+    funnel.write(manifest, made.place)
+    summarise(made.place, manifest, now)
 
 
 def recipe(config) -> Recipe:
+    """What a recipe's config says, every name of it looked up."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", config.name) or not re.fullmatch(r"\d+\.\d+\.\d+", config.version):
-        raise UserError(f"config.name {config.name!r} and config.version {config.version!r} are those of a TFDS data set: such as my_corpus and 1.0.0.")
+        raise UserError(f"config.name {config.name!r} and config.version {config.version!r} must be as TFDS has them: such as my_corpus and 1.0.0.")
+    o = config.output
+    return Recipe(
+        name=config.name,
+        version=config.version,
+        folder=pathlib.Path(o.dir or cache_dir() / "tfds").expanduser(),
+        fields=fields(config),
+        format=look_up(FORMATS, config.input.format, "input.format")(found(config.input)),
+        rules=tuple((name, look_up(RULES, name, "rules")(config)) for name in config.rules),
+        part_size=config.input.part_size,
+        output=dict(
+            fields=o.fields,
+            numbers=config.fields.numbers,
+            label=o.label_field,
+            classes=o.classes,
+            validation=o.validation,
+            test=o.test,
+            split_by=o.split_by,
+        ),
+    )
+
+
+def found(group):
+    """The group `input`, with the files that are to be fetched first."""
+    if group.fetch is None:
+        return group
+    if group.files is not None:
+        raise UserError("config.input.fetch and config.input.files both say what to read: leave one out.")
+    return config_lib.changed(group, {"files": look_up(FETCHERS, group.fetch, "input.fetch")()})
+
+
+def fields(config) -> dict:
+    """The recipe as JSON has it, but for where its data set lies."""
+    fields = config.to_dict()
+    del fields["output"]["dir"]
+    return fields
+
+
+def summarise(place: pathlib.Path, manifest: dict, now: bool):
+    header, body = funnel.rows(manifest)
+    print(markdown(header, body))
+    print(f"{'Prepared' if now else 'Prepared before, by the same recipe from the same input'}: " + ", ".join(f"{n:,} {split}" for split, n in manifest["splits"].items()))
+    print(f"In {place}: manifest.json, index.html, funnel.png, timing.json")
+    folder = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
+    print(f"Next: python -m research.train --config=configs/gpt/tiny.py --config.data.name={manifest['name']}{folder} --workdir=runs/{manifest['name']}")
+
+
+def show(what: str, argv):
+    """A contact sheet of what a training config's augmentation makes of examples: --show=aug."""
+
+    def define(values):
+        flags.DEFINE_enum("show", None, ["aug"], "What to show of a training config.", flag_values=values)
+        flags.DEFINE_integer("rows", 6, "Examples.", lower_bound=1, flag_values=values)
+        flags.DEFINE_integer("epochs", 5, "How often each is seen.", lower_bound=1, flag_values=values)
+        flags.DEFINE_string("out", None, "The file: absent, augmentation.png, or .html for texts, here.", flag_values=values)
+
+    values, config = config_lib.parse(argv, define)
+    if "model" not in config:
+        raise UserError(f"--show={what} is of a config that trains, such as configs/vit/fashion_tiny.py; a recipe augments nothing.")
+    config_lib.check_fields(config)
+    corpus = build.make_corpus(config, pathlib.Path(values.out or "."))
+    originals, variants, captions = seen_in_training(config, corpus, values.rows, values.epochs)
+    out = pathlib.Path(values.out or f"augmentation.{'html' if isinstance(originals[0], str) else 'png'}")
+    contact_sheet(originals, variants, [f"epoch {epoch}" for epoch in range(values.epochs)], captions, out)
+    print(f"In {out}: {len(originals)} examples of {config.data.name}, and what training sees of them. What is masked or mixed on the device is not in it.")
+
+
+def seen_in_training(config, corpus: Corpus, rows: int, epochs: int):
+    """(originals, what each is in each epoch, captions) of the examples that training begins with: images (H, W, C) uint8, or texts."""
+    plain = config_lib.changed(config, {"data.source": "images"}) if config.data.source == "image_views" else config  # of which each view is augmented
+    original = build.examples_of(plain, corpus, config.data.train_split, config.data.length, training=False)
+    examples = build.examples_of(config, corpus, config.data.train_split, config.data.length, training=True)
+    order = build.in_order(config, examples)
+    seen, rows = order.random_map(examples.example), min(rows, len(examples))
+    chosen = [int(order[i]) for i in range(rows)]
+    places = [{int(order[i]): i for i in range(epoch * len(examples), (epoch + 1) * len(examples))} for epoch in range(epochs)]
+    first = [original.example(i, np.random.default_rng(0)) for i in chosen]
+    label = lambda example: "" if "label" not in example else corpus.labels[int(example["label"])] if corpus.labels else f"{example['label']:.3g}"
+    variants = [[shown(corpus, seen[place[i]]) for place in places] for i in chosen]
+    return [shown(corpus, example) for example in first], variants, [label(example) for example in first]
+
+
+def shown(corpus: Corpus, example) -> np.ndarray | str:
+    """The image of an example, or its text; of two views the first."""
+    name = next((name for name in ("image", "first/image", "tokens", "first/tokens") if name in example), None)
+    if name is None:
+        raise UserError(f"--show=aug: examples of this config have {', '.join(example)}, no image and no text.")
+    if name.endswith("image"):
+        return example[name]
+    mask = example.get(name.replace("tokens", "mask"), np.ones(len(example[name]), bool))
+    return corpus.text_tools()[0].decode(example[name][mask].tolist(), skip_special_tokens=False)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ To add a thing, write its file and give it a row here; or leave this repository 
 """
 
 import dataclasses
+import pathlib
 
 from research.core.config import look_up
 from research.core.errors import UserError
-from research.data import text
+from research.data import text, wordnet
 from research.data.arithmetic import Arithmetic
 from research.data.augment import Augmentation
 from research.data.corpus import Corpus
@@ -21,6 +22,7 @@ from research.data.packing import PackedPairs, PackedText
 from research.data.pairs import SentencePairs
 from research.data.preferences import PreferencePairs
 from research.data.prompts import Prompts
+from research.data.text_augment import BackTranslation, CodeSwitch, Eda, SpanCorruption, TextAugmentation, read_translations
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextPairs, TextTriples, TextViews
 from research.data.wikipedia_sample import WikipediaSample, WikipediaTopics
@@ -99,16 +101,32 @@ def packed_text(config, corpus: Corpus, split: str, length: int, training: bool)
     return PackedText(text.token_store(corpus.documents(split, whole=True), tokenizer), length, vocabulary)
 
 
-def word_augmentation(config, vocabulary, training: bool) -> WordAugmentation | None:
+def text_augmentation(config, tokenizer, vocabulary, training: bool) -> TextAugmentation | None:
+    """What happens to each text of a split, in this order; None where nothing does."""
     d = config.data
-    return WordAugmentation(vocabulary, d.crop_words, d.word_dropout) if training and (d.crop_words < 1 or d.word_dropout > 0) else None
+    if not training:
+        return None
+    of_words: list = []
+    of_tokens: list = []
+    if d.back_translation is not None:
+        of_words.append(BackTranslation(d.back_translation_rate, look_up({}, d.back_translation, "data.back_translation")))
+    if d.eda_alpha:
+        of_words.append(Eda(d.eda_alpha, wordnet.load()))
+    if d.code_switch_rate:
+        of_words.append(CodeSwitch(d.code_switch_rate, read_translations(pathlib.Path(d.code_switch_words))))
+    if d.crop_words < 1 or d.word_dropout:
+        of_tokens.append(WordAugmentation(vocabulary, d.crop_words, d.word_dropout))
+    if d.span_corruption:
+        vocabulary.require("data.span_corruption", "mask")
+        of_tokens.append(SpanCorruption(d.span_corruption, d.mean_span, vocabulary.mask))
+    return TextAugmentation(tokenizer, tuple(of_words), tuple(of_tokens)) if of_words or of_tokens else None
 
 
 def labelled_text(config, corpus: Corpus, split: str, length: int, training: bool):
     d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
     texts = ("text_field",) if d.second_text_field is None else ("text_field", "second_text_field")
     records, fields = corpus.records(split, **dict.fromkeys(texts, "text"), label_field="class or score"), tuple(d[field] for field in texts)
-    augmentation = word_augmentation(config, vocabulary, training)
+    augmentation = text_augmentation(config, tokenizer, vocabulary, training)
     return LabelledText(records, fields, d.label_field, corpus.label_dtype, tokenizer, vocabulary, length, augmentation)
 
 
@@ -126,13 +144,14 @@ def answers(config, corpus: Corpus, split: str, length: int, training: bool):
 def text_views(config, corpus: Corpus, split: str, length: int, training: bool):
     tokenizer, vocabulary = corpus.text_tools()
     store = text.token_store(corpus.documents(split), tokenizer)
-    return TextViews(store, length, vocabulary, word_augmentation(config, vocabulary, training))
+    return TextViews(store, length, vocabulary, text_augmentation(config, tokenizer, vocabulary, training))
 
 
 def text_pairs(config, corpus: Corpus, split: str, length: int, training: bool):
     d, (tokenizer, vocabulary) = config.data, corpus.text_tools()
     records = corpus.records(split, text_field="text", second_text_field="text")
-    return TextPairs(records, (d.text_field, d.second_text_field), tokenizer, vocabulary, length, word_augmentation(config, vocabulary, training))
+    augmentation = text_augmentation(config, tokenizer, vocabulary, training)
+    return TextPairs(records, (d.text_field, d.second_text_field), tokenizer, vocabulary, length, augmentation)
 
 
 def text_triples(config, corpus: Corpus, split: str, length: int, training: bool):

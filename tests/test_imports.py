@@ -13,7 +13,7 @@ FLOORS = [
     ["core"],
     ["models"],
     ["objectives", "data"],
-    ["training", "rl", "compile", "interop", "reports"],
+    ["training", "rl", "compile", "interop", "reports", "curation", "labelling"],
     ["tables"],
     ["build"],
     ["measure", "restore"],

@@ -14,9 +14,9 @@ def get_config():
     c.seed = 0  # of MinHash
 
     c.input = ConfigDict()
-    c.input.format = "jsonl"  # a row of FORMATS in research/curation/recipe.py (text, jsonl, parquet, warc, wikitext, images, tfds), or "package.module:Class"
+    c.input.format = "jsonl"  # a row of FORMATS in research/prepare.py (text, lines, jsonl, parquet, warc, wikitext, images, tfds), or "package.module:Class"
     c.input.files = placeholder(str)  # a pattern, as "crawl/*.warc.gz"; of images their folder
-    c.input.fetch = placeholder(str)  # in place of files, what fetches them: a row of FETCHERS (debian, wikipedia_dump), or "package.module:function"
+    c.input.fetch = placeholder(str)  # in place of files, what fetches them: a row of FETCHERS in research/prepare.py (debian, wikipedia_dump), or "package.module:function"
     c.input.text_field = "text"  # jsonl, parquet, tfds: the field that holds the text
     c.input.key_field = placeholder(str)  # jsonl, parquet, tfds: the field that tells documents apart; absent: file and place in it
     c.input.name = placeholder(str)  # tfds: the data set; its folder is input.dir
@@ -25,7 +25,7 @@ def get_config():
     c.input.encoding = "utf-8"  # text, jsonl: what else than that is refused
     c.input.part_size = 4_000_000  # bytes of a file of text that one worker takes at a time
 
-    c.rules = (  # rows of RULES in research/curation/recipe.py, or "package.module:Class" of the config, in order
+    c.rules = (  # rows of RULES in research/prepare.py, or "package.module:Class" of the config, in order
         "fields",
         "unicode",
         "language",
@@ -100,6 +100,7 @@ def get_config():
 
     c.repeated_passages = ConfigDict()  # arXiv 2107.06499, section 4.1
     c.repeated_passages.words = 50  # a run of so many that an earlier document has is cut out of the later one
+    c.repeated_passages.whole_sentences = False  # cut of that only sentences that are all in it
 
     c.near_images = ConfigDict()  # perceptual hash, of 64 bits
     c.near_images.distance = 6  # bits that may differ
@@ -112,6 +113,8 @@ def get_config():
     c.output = ConfigDict()
     c.output.dir = placeholder(str)  # where TFDS keeps data sets, as data.dir of a training config; absent: `tfds` in the cache
     c.output.fields = ("text",)  # of a document that the data set has, beside its key
+    c.output.label_field = placeholder(str)  # the one of them that is the name of a class, or its number; absent: none
+    c.output.classes = ()  # the names that it has
     c.output.validation = 0.05  # share of the documents held out
     c.output.test = 0.0  # likewise
     c.output.split_by = "key"  # the field of which all documents with the same value are in one split

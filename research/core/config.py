@@ -130,14 +130,15 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
     "model.channels model.patch_size model.observation_size model.embedding_width objective.decoder_width objective.decoder_layers "
     "objective.decoder_heads objective.classes objective.loss_chunks objective.pairs_per_row model.microbatches model.scan_unroll probe.limit probe.neighbors lora.rank "
     "objective.actions rl.updates rl.games rl.moves rl.kept rl.simulations rl.eval_games rl.prompts rl.group rl.prompt_length rl.prompt_words rl.max_tokens "
-    "rl.eval_prompts rl.words",
+    "rl.eval_prompts rl.words data.augmix_width data.mean_span",
     8: "data.length data.short_length model.vocab_size",
     0: "model.token_types rl.opening objective.value_weight objective.projection_width objective.z_loss objective.mixup objective.cutmix "
-    "data.color_jitter data.randaugment_layers data.randaugment_magnitude optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
+    "data.color_jitter data.randaugment_layers data.randaugment_magnitude data.augmix_severity optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
 MORE_THAN_0 = "rl.reward_scale model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (
     "objective.mask_rate objective.label_smoothing data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
+    "data.erasing data.eda_alpha data.code_switch_rate data.back_translation_rate data.span_corruption "
     "optimizer.ema_decay optimizer.final_fraction optimizer.b1 optimizer.b2 optimizer.layer_decay"
 )
 LESS_THAN_1 = "model.stochastic_depth model.dropout model.attention_dropout"
@@ -163,6 +164,10 @@ def check_fields(c):
     refuse(MORE_THAN_0, lambda value: value <= 0, "be more than 0")
     refuse(SHARES, lambda value: not 0 <= value <= 1, "lie between 0 and 1")
     refuse(LESS_THAN_1, lambda value: not 0 <= value < 1, "be at least 0 and less than 1")
+    if c.data.code_switch_rate and c.data.code_switch_words is None:
+        raise UserError(f"config.data.code_switch_rate is {c.data.code_switch_rate}: name the list of words as config.data.code_switch_words.")
+    if c.data.eda_alpha and c.data.language != "en":
+        raise UserError(f"config.data.eda_alpha knows synonyms of English alone, config.data.language is {c.data.language!r}: set it to 0.")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
     for name in ("optimizer.no_decay", "optimizer.frozen", "optimizer.below_layers", "init.allow_new", "lora.pattern", "lora.trained"):
@@ -178,7 +183,8 @@ def look_up(table: dict, name: str, field: str):
         return table[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise UserError(f'config.{field} is {name!r}: choose one of {", ".join(table)}, or name your own as "package.module:function".')
+        known = f"choose one of {', '.join(table)}, or name" if table else "name"
+        raise UserError(f'config.{field} is {name!r}: {known} your own as "package.module:function".')
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as e:

@@ -7,10 +7,9 @@ import codecs
 import dataclasses
 import pathlib
 import re
-import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
@@ -20,10 +19,10 @@ from warcio.statusandheaders import StatusAndHeadersParser
 
 from research.core.errors import UserError
 from research.curation.documents import Document, Part
-from research.curation.inputs import document, matched, opened
+from research.curation.inputs import document, matched, opened, plain
 from research.data.corpus import dataset_builder
 from research.data.records import Records
-from research.data.wikipedia_sample import plain_text
+from research.data.wikipedia_sample import plain_text, read_articles
 
 EXAMPLES = 1000  # of a TFDS data set that one worker takes at a time
 HTML = ("text/html", "application/xhtml+xml")
@@ -44,7 +43,7 @@ class Parquet:
     key_field: str | None
 
     def parts(self) -> list[Part]:
-        return [part._replace(start=i, stop=i + 1) for part in matched(self.files) for i in range(self._row_groups(part.path))]
+        return [part._replace(start=i, stop=i + 1, size=None) for part in matched(self.files) for i in range(self._row_groups(part.path))]
 
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
@@ -52,7 +51,7 @@ class Parquet:
             number = sum(table.metadata.row_group(i).num_rows for i in range(part.start))
             for batch in table.iter_batches(batch_size=1000, row_groups=range(part.start, part.stop or table.num_row_groups)):
                 for row in batch.to_pylist():
-                    yield document(row, f"{part.name}:{number}", self.text_field, self.key_field)
+                    yield document(plain(row), f"{part.name}:{number}", self.text_field, self.key_field)
                     number += 1
 
     def _row_groups(self, path: str) -> int:
@@ -100,7 +99,7 @@ class Tfds:
             example = with_strings(records[i], builder.info.features)
             if image is not None:
                 example["image"] = example.pop(image)
-            yield document(example, f"{records.name}:{i}", self.text_field, self.key_field)
+            yield document(plain(example), f"{records.name}:{i}", self.text_field, self.key_field)
 
     def _open(self) -> tuple[tfds.core.DatasetBuilder, Records]:
         if self.name is None:
@@ -141,7 +140,7 @@ class Warc:
     files: str | None
 
     def parts(self) -> list[Part]:
-        return list(matched(self.files))
+        return matched(self.files)
 
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
@@ -209,20 +208,9 @@ class Wikitext:
     files: str | None
 
     def parts(self) -> list[Part]:
-        return list(matched(self.files))
+        return matched(self.files)
 
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
-            for title, wikitext in articles(file):
+            for title, wikitext in read_articles(file):
                 yield {"key": title, "title": title, "text": plain_text(wikitext)}
-
-
-def articles(file: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """(title, wikitext) of each article of an export; redirects and pages that are not articles are left out."""
-    events = ElementTree.iterparse(file, events=("start", "end"))
-    _, root = next(events)
-    for event, page in events:
-        if event == "end" and page.tag.endswith("}page"):
-            if page.findtext("{*}ns") == "0" and page.find("{*}redirect") is None:
-                yield page.findtext("{*}title"), page.findtext("{*}revision/{*}text") or ""
-            root.clear()  # which would keep all pages, empty or not

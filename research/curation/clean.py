@@ -33,6 +33,8 @@ class Fields:
     max_characters: int | None
 
     def __call__(self, document: Document) -> Document | Dropped:
+        if "malformed" in document:
+            return Dropped(f"malformed: {document['malformed']}")
         filled = {field: value for field, value in self.defaults if _is_missing(document.get(field))}
         whole = document | filled
         for field in self.required:

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple, Protocol
 
-# A document has a `key`, which no other of the input has, and either `text` or `image`, the bytes of its file; whatever else it has comes along. All of it
-# is what msgpack can hold: None, bool, int, float, str, bytes, lists and dicts of those.
+# A document has a `key`, which no other of the input has, and `text` or `image`, the bytes of its file; one that is `malformed`, which says how, may have
+# neither. Whatever else it has comes along: what msgpack can hold, None, bool, int, float, str, bytes, lists and dicts of those.
 Document = dict[str, Any]
 
 
@@ -31,8 +31,10 @@ class Part(NamedTuple):
     name: str  # the same on every machine: what keys and the manifest have
     start: int = 0
     stop: int | None = None
+    size: int | None = None  # bytes, where they are known: small parts are taken together
 
 
 def characters(document: Document) -> int:
     """How much there is of a document: the characters of its text, or the bytes of its image."""
-    return len(document["text"] if "text" in document else document["image"])
+    content = document.get("text", document.get("image"))
+    return len(content) if isinstance(content, str | bytes) else 0

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import imagehash
 import numpy as np
@@ -202,7 +202,7 @@ class NearImages(Duplicates):
             return imagehash.phash(image).hash.ravel()
 
     def alike(self, a: np.ndarray, b: np.ndarray) -> bool:
-        return np.count_nonzero(a != b) <= self.distance
+        return bool(np.count_nonzero(a != b) <= self.distance)
 
     def hashes(self, sketches):
         for bits in sketches:

@@ -1,12 +1,12 @@
 """The input of a preparation: files of text and of images; research/curation/archives.py has the formats that programs write.
 
-A format is a frozen dataclass of the fields of the group `input` that it reads. `parts()` lists what there is, the same on every machine and for any number
-of workers; `read(part)` streams the documents of one part.
+A format is a frozen dataclass of the fields of the group `input` that it reads. `parts()` lists what there is, the same on every machine and for
+any number of workers; `read(part)` streams the documents of one part.
 
-Where `key_field` names none, the key of a document is "<name of the part>:<offset or number in the file>", or the name of the file that is all of it. A
-field `key` of the input counts only where `key_field` names it, a field `text` only where `text_field` does. A record that cannot be a document (a line
-that is no JSON object, a text that is no string, nothing in `key_field`) comes as its key and `malformed`, the reason: it has no text, so that the rule
-`fields` drops and counts it. What is wrong with a whole file stops the preparation with a UserError that names it.
+Where `key_field` names none, the key of a document is "<name of the part>:<offset or number in the file>", or the name of the file that is all of
+it. A field `key` of the input counts only where `key_field` names it, a field `text` only where `text_field` does. A record that cannot be a
+document (a line that is no JSON object, a text that is no string, nothing in `key_field`) comes as its key and `malformed`, the reason: it has no
+text, so that the rule `fields` drops and counts it. What is wrong with a whole file stops the preparation with a UserError that names it.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Text:
         require_encoding(self.encoding)
 
     def parts(self) -> list[Part]:
-        return list(matched(self.files))
+        return matched(self.files)
 
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
@@ -89,7 +89,7 @@ class JsonLines:
     def read(self, part: Part) -> Iterator[Document]:
         for key, line in lines(part, self.encoding):
             try:
-                record = json.loads(line)
+                record = plain(json.loads(line))
             except (ValueError, RecursionError):
                 yield {"key": key, "malformed": "no JSON"}
                 continue
@@ -133,15 +133,14 @@ class Images:
 
 
 def document(record: dict[str, Any], place: str, text_field: str, key_field: str | None) -> Document:
-    """The document that a record is, with all its fields; its key is `place` where no field has it."""
-    fields = {name: plain(value) for name, value in record.items()}
-    key = place if key_field is None else fields.get(key_field)
-    text = fields.get(text_field)
+    """The document that a record of plain values is, with all its fields; its key is `place` where no field has it."""
+    key = place if key_field is None else record.get(key_field)
+    text = record.get(text_field)
     if key is None or key == "":
         return {"key": place, "malformed": f"no {key_field}"}
     if not isinstance(text, str | None):
         return {"key": place, "malformed": f"a {text_field} that is no string"}
-    others = {name: value for name, value in fields.items() if name not in ("key", "text", text_field)}
+    others = {name: value for name, value in record.items() if name not in ("key", "text", text_field)}
     return {"key": str(key), **others} | ({} if text is None else {"text": text})
 
 
@@ -160,8 +159,8 @@ def plain(value: Any) -> Any:
     return plain(value.tolist()) if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
-def matched(pattern: str | None) -> dict[Part, int]:
-    """The files that a pattern matches, in order, each as one part, with their sizes in bytes; a local folder stands for all that is in it.
+def matched(pattern: str | None) -> list[Part]:
+    """The files that a pattern matches, in order, each as one part with its size; a local folder stands for all that is in it.
 
     The name of a part is its path below the folder before the first wildcard. Raises UserError if there is none.
     """
@@ -180,7 +179,7 @@ def matched(pattern: str | None) -> dict[Part, int]:
         raise UserError(f"no file matches {pattern}: set input.files to a pattern of files that are there.")
     fixed = re.split(r"[*?[]", pattern)[0]
     folder = fixed[: fixed.rfind("/") + 1]
-    return {Part(path, path.removeprefix(folder)): sizes[path] for path in sorted(sizes)}
+    return [Part(path, path.removeprefix(folder), size=sizes[path]) for path in sorted(sizes)]
 
 
 @contextlib.contextmanager
@@ -205,9 +204,13 @@ def ranges(pattern: str | None, size: int, encoding: str) -> list[Part]:
     if size < 1:
         raise UserError(f"input.part_size is {size}: it must be at least 1 byte.")
     parts = []
-    for part, end in matched(pattern).items():
-        whole = pathlib.PurePath(part.name).suffix.lower() in COMPRESSED
-        parts += [part] if whole else [part._replace(start=start, stop=min(start + size, end)) for start in range(0, max(end, 1), size)]
+    for part in matched(pattern):
+        if pathlib.PurePath(part.name).suffix.lower() in COMPRESSED:
+            parts.append(part)
+        else:
+            end = part.size or 0
+            ends = [(start, min(start + size, end)) for start in range(0, max(end, 1), size)]
+            parts += [part._replace(start=start, stop=stop, size=stop - start) for start, stop in ends]
     return parts
 
 

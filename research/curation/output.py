@@ -18,12 +18,12 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Writes the documents of a part to a file of each split.
+    """Writes the documents of a shard to a file of each split.
 
     Args:
       folder: of the data set, its name the version.
       name: of the data set.
-      parts: how many there are, and so how many files of a split.
+      shards: how many there are, and so how many files of a split.
       fields: of a document that an example has.
       numbers: those of them that are numbers: float32.
       label: the one that is the name of a class, or its number; None: none is.
@@ -34,7 +34,7 @@ class Output:
 
     folder: pathlib.Path
     name: str
-    parts: int
+    shards: int
     fields: tuple[str, ...]
     numbers: tuple[str, ...]
     label: str | None
@@ -62,11 +62,11 @@ class Output:
                 kinds[field] = tfds.features.ClassLabel(names=self.classes)
         return tfds.features.FeaturesDict(kinds)
 
-    def write(self, part: int, documents: Iterator[Document]) -> dict:
-        """{split: how many examples were written}. Every split has a file of every part, if an empty one."""
+    def write(self, shard: int, documents: Iterator[Document]) -> dict:
+        """{split: how many examples were written}. Every split has a file of every shard, if an empty one."""
         features = self.features
         serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-        drafts = {split: self.folder / f"{self.file(split, part)}.draft" for split in self.splits}
+        drafts = {split: self.folder / f"{self.file(split, shard)}.draft" for split in self.splits}
         writers = {split: ArrayRecordWriter(str(draft), "group_size:1") for split, draft in drafts.items()}
         sizes = dict.fromkeys(self.splits, 0)
         for document in documents:
@@ -75,15 +75,15 @@ class Output:
             sizes[split] += 1
         for split, draft in drafts.items():
             writers[split].close()
-            draft.replace(self.folder / self.file(split, part))
+            draft.replace(self.folder / self.file(split, shard))
         return sizes
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split, share in zip(SPLITS, (1, self.validation, self.test)) if share)
 
-    def file(self, split: str, part: int) -> str:
-        return f"{self.name}-{split}.array_record-{part:05}-of-{self.parts:05}"
+    def file(self, split: str, shard: int) -> str:
+        return f"{self.name}-{split}.array_record-{shard:05}-of-{self.shards:05}"
 
     def split_of(self, document: Document) -> str:
         """Drawn by a hash of the field `split_by`."""
@@ -101,7 +101,7 @@ class Output:
         return {"key": document["key"]} | example
 
     def finish(self, sizes: list[dict], description: str):
-        """Writes what TFDS wants to know, given what `write` returned for each part."""
+        """Writes what TFDS wants to know, given what `write` returned for each shard."""
         infos = [
             tfds.core.SplitInfo(name=split, shard_lengths=[size[split] for size in sizes], num_bytes=self._bytes(split), filename_template=self._template(split))
             for split in self.splits
@@ -111,7 +111,7 @@ class Output:
         )
 
     def _bytes(self, split: str) -> int:
-        return sum((self.folder / self.file(split, part)).stat().st_size for part in range(self.parts))
+        return sum((self.folder / self.file(split, shard)).stat().st_size for shard in range(self.shards))
 
     def _template(self, split: str):
         return tfds.core.ShardedFileTemplate(data_dir=self.folder, dataset_name=self.name, split=split, filetype_suffix="array_record")

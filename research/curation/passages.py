@@ -17,6 +17,9 @@ from research.curation.duplicates import by_partition
 from research.curation.engine import Engine, done, reporting
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
+from research.data.corpus import dataset_builder
+from research.data.records import Records
+from research.data.text import as_text, sentences
 
 ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint32)])
 MOST = 8  # places that have the same window which are tried
@@ -30,9 +33,11 @@ class RepeatedPassages:
 
     In place of a suffix array there is an index of windows of half that length, one after another: a run of `words` words contains one whole, wherever it
     begins. Every window of a document is looked up there, and what is found is compared word by word as far as it goes, with the first MOST places.
+    With `whole_sentences` only sentences that are all in such a run are cut, so that none is left in part.
     """
 
     words: int
+    whole_sentences: bool
 
     def __post_init__(self):
         if self.words < 2:
@@ -65,7 +70,7 @@ class RepeatedPassages:
         words_of = functools.lru_cache(maxsize=REMEMBERED)(lambda place: ngrams.word_hashes(documents[Place.of(place)]["text"]))
 
         def effect(place: Place, document: Document) -> Document | Dropped:
-            own, repeated = ngrams.word_hashes(document["text"]), []
+            own, repeated = ngrams.word_hashes(document["text"]), list[tuple[int, int]]()
             windows = ngrams.windows(own, self.window)
             first, last = np.searchsorted(hashes, windows), np.searchsorted(hashes, windows, "right")
             for at in np.flatnonzero(last > first):
@@ -78,6 +83,8 @@ class RepeatedPassages:
                         if stop - start >= self.words:
                             repeated.append((start, stop))
                             break
+            if self.whole_sentences and repeated:
+                repeated = [run for run in sentence_runs(document["text"]) if any(start <= run[0] and run[1] <= stop for start, stop in repeated)]
             return cut(document, repeated) if repeated else document
 
         return effect
@@ -93,6 +100,12 @@ def _shared(a: np.ndarray, b: np.ndarray) -> int:
     length = min(len(a), len(b))
     different = np.flatnonzero(a[:length] != b[:length])
     return int(different[0]) if len(different) else length
+
+
+def sentence_runs(text: str) -> list[tuple[int, int]]:
+    """[start, stop) of the words of each sentence of a text that has any."""
+    stops = np.cumsum([0] + [len(ngrams.WORD.findall(sentence)) for sentence in sentences(text)])
+    return [(int(start), int(stop)) for start, stop in zip(stops, stops[1:]) if stop > start]
 
 
 def cut(document: Document, runs: list[tuple[int, int]]) -> Document | Dropped:
@@ -173,3 +186,20 @@ class Contamination:
             return document
 
         return effect
+
+
+def evaluation_texts(datasets: dict, name: str) -> Iterator[str]:
+    """The texts of a file, one a line; or of "name:split:field" of a data set, ours by the table `datasets` or any that TFDS knows.
+
+    Raises UserError if there is neither.
+    """
+    if pathlib.Path(name).is_file():
+        with open(name, encoding="utf-8") as file:
+            yield from file
+        return
+    if name.count(":") < 2:
+        raise UserError(f"contamination.sets: {name} is no file, and no data set either: name one as NAME:SPLIT:FIELD.")
+    dataset, split, field = name.rsplit(":", 2)
+    records = Records(dataset_builder(datasets, dataset, None), split, {"text_field": (field, "text")})
+    for i in range(len(records)):
+        yield as_text(records[i][field])

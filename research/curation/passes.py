@@ -28,7 +28,7 @@ class Tally:
 
     def __init__(self, rule: str):
         self.rule, self.seconds = rule, 0.0
-        self.counts, self.why = Counter(), Counter[str]()
+        self.counts, self.why = Counter[str](), Counter[str]()
         self._examples: dict[str, list] = {"dropped": [], "changed": []}
 
     def count(self, before: Document, after: Document | Dropped):
@@ -51,9 +51,9 @@ class Tally:
         return {"rule": self.rule, **self.counts, "why": dict(sorted(self.why.items())), **examples, "seconds": self.seconds}
 
 
-def excerpt(document: Document, start: int = 0) -> str:
-    text = document.get("text")
-    return f"<{len(document['image'])} bytes>" if "image" in document else str(text)[start : start + EXCERPT]
+def excerpt(document: Document) -> str:
+    """The beginning of a text, or how large an image is."""
+    return str(document["text"])[:EXCERPT] if "text" in document else f"<{characters(document)} bytes>"
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
@@ -91,15 +91,14 @@ class Pass:
     def _documents(self, number: int, tallies: list[Tally]) -> Iterator[Document]:
         effect = self.effect[1](number) if self.effect else None
         for index, document in enumerate(self.read(number)):
-            place = Place(number, index)
-            steps = ([lambda d: effect(place, d)] if effect else []) + [rule for _, rule in self.rules]
-            result: Document | Dropped = document
-            for step, tally in zip(steps, tallies):
-                before, start = result, time.perf_counter()
-                result = step(before)
+            steps = [lambda d: effect(Place(number, index), d)] if effect else []
+            for step, tally in zip([*steps, *(rule for _, rule in self.rules)], tallies):
+                before, start = document, time.perf_counter()
+                after = step(before)
                 tally.seconds += time.perf_counter() - start
-                tally.count(before, result)
-                if isinstance(result, Dropped):
+                tally.count(before, after)
+                if isinstance(after, Dropped):
                     break
+                document = after
             else:
-                yield result
+                yield document

@@ -12,9 +12,9 @@ from research.curation.documents import Document
 KINDS = ("email", "ip", "card", "phone")  # in the order in which they are masked: parts of the first three can look like a telephone number
 
 # RFC 5321: at most 64 characters before the @, and labels of at most 63. The last label has letters alone, or is the ASCII form of one of another script.
-EMAIL = re.compile(r"(?<![\w.+%-])\w[\w.+%'-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:xn--[\w-]{2,59}|[^\W\d_]{2,63})(?!\w)")
+EMAIL = re.compile(r"(?<![\w.+%-])\w[\w.+%'-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:xn--[\w-]{2,59}|[^\W\d_]{2,63})")
 
-# Four numbers that are not part of a longer name; or groups of hexadecimal digits in 2000::/3, where all public addresses are (RFC 4291, section 2.4).
+# Four numbers that are not part of a longer name; or groups of hexadecimal digits in 2000::/3, where all public addresses are (RFC 3587).
 IP = re.compile(
     r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\w)"
     r"|(?<![\w:])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){0,6}(?:[0-9A-Fa-f]{1,4}|(?<=::))(?!\w|:[\w:])"
@@ -38,12 +38,16 @@ CARDS = [
     for digits, prefix in ISSUERS.items()
 ]
 
+# Every third number of a book of ten digits (ISO 2108) would do as a telephone number of the United States.
+ISBN = re.compile(r"\d+([ -])\d+\1\d+\1\d")
+ISBN_BEFORE = re.compile(r"ISBN(?:-1[03])?:? ?$")
+
 
 @dataclasses.dataclass(frozen=True)
 class Pii:
     """Puts <EMAIL>, <PHONE>, <IP> and <CARD> in place of personal data of the given `kinds`, in whatever order.
 
-    IP addresses, of version 4 and 6, are masked where they are public, as in FineWeb (arXiv 2406.17557, section 3): a number of a version that has four
+    IP addresses, of version 4 and 6, are masked where they are public, as in FineWeb (arXiv 2406.17557): a number of a version that has four
     parts, as 1.2.3.4, is one too. Payment cards are known by their issuer, their length and their check digit (ISO/IEC 7812), telephone numbers by
     whether they are valid in the plan of their country, which is `region` for those without a code (libphonenumber). Raises UserError for an unknown
     kind or region.
@@ -96,6 +100,8 @@ def _passes_luhn(number: str) -> bool:
 def _mask_phones(text: str, region: str) -> str:
     kept, end = [], 0
     for found in phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID, max_tries=len(text)):
+        if ISBN.fullmatch(found.raw_string) or ISBN_BEFORE.search(text, max(0, found.start - 10), found.start):
+            continue
         start = found.start + bool(re.match(r"[(\[][^)\]]*$", found.raw_string))  # a bracket that only closes after the number is none of it
         kept += [text[end:start], "<PHONE>"]
         end = found.end

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import heapq
+import itertools
 import json
 import pathlib
 import platform
@@ -25,6 +26,7 @@ from research.curation.passes import KEPT, Effect, Pass
 from research.curation.shards import Shards
 
 PACKAGES = ("apache-beam", "array-record", "datasketch", "ftfy", "ImageHash", "phonenumbers", "pillow", "py3langid", "tensorflow-datasets", "tokenizers", "trafilatura", "warcio")
+FILES = 100  # of the input that one worker hashes at a time
 
 
 class Format(Protocol):
@@ -55,6 +57,7 @@ class Recipe:
     format: Format
     rules: tuple[tuple[str, Rule | Stage], ...]
     output: dict  # the fields of Output that the config knows
+    part_size: int  # bytes of small parts that make one shard
 
     @property
     def place(self) -> pathlib.Path:
@@ -69,6 +72,7 @@ def prepare(recipe: Recipe, engine: Engine) -> tuple[dict, bool]:
     recipe.place.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(recipe.place.parent / ".lock"):
         parts = recipe.format.parts()
+        shards = together(parts, recipe.part_size)
         files = _hashes(engine, parts, recipe.place.parent / ".hashing")
         asked = {"name": recipe.name, "version": recipe.version, "recipe": recipe.fields, "input": files}
         if recipe.place.exists():
@@ -77,8 +81,8 @@ def prepare(recipe: Recipe, engine: Engine) -> tuple[dict, bool]:
         for other in recipe.place.parent.glob(".preparing-*"):
             if other != work:
                 shutil.rmtree(other)  # of a recipe that was changed since
-        counted = _passes(recipe, engine, parts, work)
-        manifest = asked | {"rules": _merged(counted), "versions": _versions()} | _finish(recipe, work, counted[-1], len(parts))
+        counted = _passes(recipe, engine, shards, work)
+        manifest = asked | {"rules": _merged(counted), "versions": _versions()} | _finish(recipe, work, counted[-1])
         write_atomically(work / recipe.version / "timing.json", json.dumps(_seconds(counted), indent=2))
         write_atomically(work / recipe.version / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         (work / recipe.version).replace(recipe.place)
@@ -86,21 +90,34 @@ def prepare(recipe: Recipe, engine: Engine) -> tuple[dict, bool]:
     return manifest, True
 
 
-def _passes(recipe: Recipe, engine: Engine, parts: list[Part], work: pathlib.Path) -> list[list[dict]]:
-    """What each part counted in each pass; the last pass writes the data set."""
+def together(parts: list[Part], size: int) -> list[list[Part]]:
+    """The parts of each shard: one, or several small ones in a row, of `size` bytes at most."""
+    shards: list[list[Part]] = []
+    room = 0
+    for part in parts:
+        if part.size is None or part.size > room:
+            shards.append([])
+            room = size
+        shards[-1].append(part)
+        room = 0 if part.size is None else room - part.size
+    return shards
+
+
+def _passes(recipe: Recipe, engine: Engine, shards: list[list[Part]], work: pathlib.Path) -> list[list[dict]]:
+    """What each shard counted in each pass; the last pass writes the data set."""
     (work / recipe.version).mkdir(parents=True, exist_ok=True)
-    output = Output(folder=work / recipe.version, name=recipe.name, parts=len(parts), **recipe.output)
+    output = Output(folder=work / recipe.version, name=recipe.name, shards=len(shards), **recipe.output)
     segments = _segments(recipe.rules)
     counted = []
     for number, (stage, rules) in enumerate(segments):
         folder, before = work / f"pass-{number}", work / f"pass-{number - 1}"
-        if any(not done(folder, part).exists() for part in range(len(parts))):
-            effect = None if stage is None else (stage[0], _compared(stage[1], engine, before, len(parts), work / f"stage-{number}"))
-            read = functools.partial(_from_input, recipe.format, parts) if number == 0 else functools.partial(_from_shards, before)
+        if any(not done(folder, shard).exists() for shard in range(len(shards))):
+            effect = None if stage is None else (stage[0], _compared(stage[1], engine, before, len(shards), work / f"stage-{number}"))
+            read = functools.partial(_from_input, recipe.format, shards) if number == 0 else functools.partial(_from_shards, before)
             write = output.write if number == len(segments) - 1 else functools.partial(_to_shards, folder)
             what = ", ".join([name for name, _ in ([stage] if stage else []) + rules]) or "reading"
-            engine.each(Pass(folder, read, effect, tuple(rules), write), folder, len(parts), what)
-        counted.append([json.loads(done(folder, part).read_text()) for part in range(len(parts))])
+            engine.each(Pass(folder, read, effect, tuple(rules), write), folder, len(shards), what)
+        counted.append([json.loads(done(folder, shard).read_text()) for shard in range(len(shards))])
         _check_some_left(counted)
         shutil.rmtree(work / f"stage-{number}", ignore_errors=True)
         for path in before.glob("*.array_record"):  # which nobody reads any more
@@ -119,17 +136,17 @@ def _segments(rules) -> list[tuple]:
     return segments
 
 
-def _compared(stage: Stage, engine: Engine, before: pathlib.Path, parts: int, folder: pathlib.Path):
+def _compared(stage: Stage, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
     """The effect of a stage whose comparison is done now, if it was not."""
     if not (folder / "finished").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        stage.compare(engine, before, parts, folder)
+        stage.compare(engine, before, shards, folder)
         (folder / "finished").touch()
     return functools.partial(stage.effect, before, folder)
 
 
-def _from_input(format: Format, parts: list[Part], number: int) -> Iterable[Document]:
-    return format.read(parts[number])
+def _from_input(format: Format, shards: list[list[Part]], number: int) -> Iterable[Document]:
+    return itertools.chain.from_iterable(map(format.read, shards[number]))
 
 
 def _from_shards(folder: pathlib.Path, number: int) -> Iterable[Document]:
@@ -151,8 +168,8 @@ def _check_some_left(counted: list[list[dict]]):
 
 
 def _merged(counted: list[list[dict]]) -> list[dict]:
-    """What each rule did to the documents of all parts."""
-    return [rule for parts in counted for rule in map(_sum, zip(*(part["rules"] for part in parts)))]
+    """What each rule did to the documents of all shards."""
+    return [rule for shards in counted for rule in map(_sum, zip(*(shard["rules"] for shard in shards)))]
 
 
 def _sum(tallies: tuple[dict, ...]) -> dict:
@@ -168,13 +185,13 @@ def _sum(tallies: tuple[dict, ...]) -> dict:
 
 def _seconds(counted: list[list[dict]]) -> dict[str, float]:
     """{rule: seconds of one processor}."""
-    return {tallies[0]["rule"]: sum(tally["seconds"] for tally in tallies) for parts in counted for tallies in zip(*(part["rules"] for part in parts))}
+    return {tallies[0]["rule"]: sum(tally["seconds"] for tally in tallies) for shards in counted for tallies in zip(*(shard["rules"] for shard in shards))}
 
 
-def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict], parts: int) -> dict:
+def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict]) -> dict:
     """Completes the data set: what the manifest says of its splits and files."""
-    output = Output(folder=work / recipe.version, name=recipe.name, parts=parts, **recipe.output)
-    sizes = [part["written"] for part in counted]
+    output = Output(folder=work / recipe.version, name=recipe.name, shards=len(counted), **recipe.output)
+    sizes = [shard["written"] for shard in counted]
     splits = {split: sum(size[split] for size in sizes) for split in output.splits}
     if empty := [split for split, size in splits.items() if not size]:
         raise UserError(f"no document fell into the split {empty[0]}, of {sum(splits.values())}: change output.validation or output.test, or leave that split out (0).")
@@ -185,17 +202,17 @@ def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict], parts: int)
 def _hashes(engine: Engine, parts: list[Part], folder: pathlib.Path) -> list[dict]:
     """What the files of the input are, each once."""
     files = sorted({(part.name, part.path) for part in parts})
+    groups = [files[start : start + FILES] for start in range(0, len(files), FILES)]
     shutil.rmtree(folder, ignore_errors=True)
-    engine.each(functools.partial(_hash, files, folder), folder, len(files), "hashing")
-    found = [json.loads(done(folder, n).read_text()) for n in range(len(files))]
+    engine.each(functools.partial(_hash, groups, folder), folder, len(groups), "hashing")
+    found = [file for n in range(len(groups)) for file in json.loads(done(folder, n).read_text())]
     shutil.rmtree(folder)
     return found
 
 
-def _hash(files: list[tuple[str, str]], folder: pathlib.Path, number: int):
+def _hash(groups: list[list[tuple[str, str]]], folder: pathlib.Path, number: int):
     with reporting(folder):
-        name, path = files[number]
-        write_atomically(done(folder, number), json.dumps({"name": name, "sha256": _sha256(path)}))
+        write_atomically(done(folder, number), json.dumps([{"name": name, "sha256": _sha256(path)} for name, path in groups[number]]))
 
 
 def _sha256(path: str) -> str:

@@ -19,10 +19,10 @@ class Place(NamedTuple):
     """Where a document is: as one number, in the order of the input."""
 
     shard: int
-    index: int
+    number: int  # in it
 
     def __int__(self) -> int:
-        return self.shard << 40 | self.index
+        return self.shard << 40 | self.number
 
     @classmethod
     def of(cls, number: int) -> "Place":
@@ -55,7 +55,7 @@ class Shards:
         reader.close()
 
     def __getitem__(self, place: Place) -> Document:
-        (record,) = self._reader(place.shard).read(place.index, place.index + 1)
+        (record,) = self._reader(place.shard).read(place.number, place.number + 1)
         return msgpack.unpackb(record)
 
     def _reader(self, shard: int) -> ArrayRecordReader:

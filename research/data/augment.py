@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from research.core.errors import UserError
 
-GREY = 128  # of what RandAugment moves into the picture
+GREY = 128  # of what RandAugment and AugMix move into the picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,21 @@ class Augmentation:
     flip: bool = False
     randaugment_layers: int = 0
     randaugment_magnitude: float = 10
+    augmix_width: int = 3
+    augmix_severity: float = 0.0
     color_jitter: float = 0.0
+    erasing: float = 0.0
 
     def __post_init__(self):
         if not 0 < self.crop_area <= 1 or self.color_jitter < 0 or self.randaugment_layers < 0 or not 0 <= self.randaugment_magnitude <= 30:
             raise UserError(
                 f"data.crop_area {self.crop_area} must lie above 0 and up to 1, data.color_jitter {self.color_jitter} and data.randaugment_layers "
                 f"{self.randaugment_layers} not below 0, data.randaugment_magnitude {self.randaugment_magnitude} between 0 and 30."
+            )
+        if not 0 <= self.erasing <= 1 or not 0 <= self.augmix_severity <= 10 or self.augmix_width < 1:
+            raise UserError(
+                f"data.erasing {self.erasing} must lie between 0 and 1, data.augmix_severity {self.augmix_severity} between 0 and 10, "
+                f"data.augmix_width {self.augmix_width} not below 1."
             )
 
     def __call__(self, image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
@@ -34,13 +42,18 @@ class Augmentation:
             image = random_flip(image, rng)
         if self.randaugment_layers:
             image = randaugment(image, rng, self.randaugment_layers, self.randaugment_magnitude)
+        if self.augmix_severity:
+            image = augmix(image, rng, self.augmix_width, self.augmix_severity)
         if self.color_jitter:
             image = color_jitter(image, rng, self.color_jitter)
+        if self.erasing:
+            image = random_erasing(image, rng, self.erasing)
         return image
 
     @property
     def changes(self) -> bool:
-        return self.crop_area < 1 or self.flip or self.randaugment_layers > 0 or self.color_jitter > 0
+        rates = self.randaugment_layers, self.augmix_severity, self.color_jitter, self.erasing
+        return self.crop_area < 1 or self.flip or any(rate > 0 for rate in rates)
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
@@ -101,9 +114,51 @@ def turn_hue(image: Image.Image, turn: float) -> Image.Image:
 
 def randaugment(image: Image.Image, rng, layers: int, magnitude: float) -> Image.Image:
     """RandAugment (arXiv 1909.13719, section 3): `layers` operations drawn from fourteen, each with the strength `magnitude` of 30."""
-    for i in rng.integers(len(OPERATIONS), size=layers):
-        image = OPERATIONS[i](image, magnitude / 30, 1 if rng.random() < 0.5 else -1)
+    operations = tuple(OPERATIONS.values())
+    for i in rng.integers(len(operations), size=layers):
+        image = operations[i](image, magnitude / 30, _sign(rng))
     return image
+
+
+def augmix(image: Image.Image, rng, width: int, severity: float) -> Image.Image:
+    """AugMix (arXiv 1912.02781, algorithm 1, with alpha 1): the image, mixed with a mixture of `width` chains of operations on it.
+
+    A chain is one to three operations of AUGMIX, one after another, of which each has a strength uniform between 0 and `severity` of 10. The
+    weights of the chains are drawn from Dirichlet(1, ..., 1), that of the image itself from Beta(1, 1). Of the paper's loss, which compares
+    three such versions of an image, there is nothing here.
+    """
+    original = np.asarray(image, np.float32)
+    mixture = np.zeros_like(original)
+    for weight in rng.dirichlet(np.ones(width)):
+        chain = image
+        for i in rng.integers(len(AUGMIX), size=rng.integers(1, 4)):
+            chain = OPERATIONS[AUGMIX[i]](chain, rng.uniform(0, severity) / 10, _sign(rng))
+        mixture += weight * np.asarray(chain, np.float32)
+    share = rng.beta(1, 1)
+    return Image.fromarray(np.rint(share * original + (1 - share) * mixture).astype(np.uint8))
+
+
+def random_erasing(image: Image.Image, rng, probability: float) -> Image.Image:
+    """With `probability` a rectangle of the image becomes random pixels (arXiv 1708.04896, algorithm 1).
+
+    Its area is uniform in [0.02, 0.4] of the whole, height / width in [0.3, 1 / 0.3], as in the paper's experiments, and its corner is anywhere:
+    one that does not fit is drawn again.
+    """
+    if rng.random() >= probability:
+        return image
+    pixels = np.array(image)
+    height, width = pixels.shape[:2]
+    while True:
+        area, aspect = height * width * rng.uniform(0.02, 0.4), rng.uniform(0.3, 1 / 0.3)
+        h, w = max(1, round(np.sqrt(area * aspect))), max(1, round(np.sqrt(area / aspect)))
+        top, left = rng.integers(height), rng.integers(width)
+        if top + h <= height and left + w <= width:
+            pixels[top : top + h, left : left + w] = rng.integers(256, size=(h, w, *pixels.shape[2:]))
+            return Image.fromarray(pixels)
+
+
+def _sign(rng) -> int:
+    return 1 if rng.random() < 0.5 else -1
 
 
 def _affine(image, a=1.0, b=0.0, c=0.0, d=0.0, e=1.0, f=0.0):
@@ -117,21 +172,23 @@ def _rotate(image, strength, sign):
     return image.rotate(sign * 30 * strength, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
-# The fourteen of the paper, section 3: (image, strength in [0, 1], sign) -> image. At their strongest: sheared by 0.3, moved by 0.45 of a side,
+# The fourteen of RandAugment, section 3: (image, strength in [0, 1], sign) -> image. At their strongest: sheared by 0.3, moved by 0.45 of a side,
 # rotated by 30 degrees, factors of 0.1 or 1.9, 4 bits left, everything inverted.
-OPERATIONS = (
-    lambda image, strength, sign: image,
-    lambda image, strength, sign: ImageOps.autocontrast(image),
-    lambda image, strength, sign: ImageOps.equalize(image),
-    _rotate,
-    lambda image, strength, sign: ImageOps.solarize(image, round(256 * (1 - strength))),
-    lambda image, strength, sign: ImageEnhance.Color(image).enhance(1 + 0.9 * sign * strength),
-    lambda image, strength, sign: ImageOps.posterize(image, 8 - round(4 * strength)),
-    lambda image, strength, sign: ImageEnhance.Contrast(image).enhance(1 + 0.9 * sign * strength),
-    lambda image, strength, sign: ImageEnhance.Brightness(image).enhance(1 + 0.9 * sign * strength),
-    lambda image, strength, sign: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * sign * strength),
-    lambda image, strength, sign: _affine(image, b=0.3 * sign * strength),
-    lambda image, strength, sign: _affine(image, d=0.3 * sign * strength),
-    lambda image, strength, sign: _affine(image, c=0.45 * sign * strength * image.width),
-    lambda image, strength, sign: _affine(image, f=0.45 * sign * strength * image.height),
-)
+OPERATIONS = {
+    "identity": lambda image, strength, sign: image,
+    "autocontrast": lambda image, strength, sign: ImageOps.autocontrast(image),
+    "equalize": lambda image, strength, sign: ImageOps.equalize(image),
+    "rotate": _rotate,
+    "solarize": lambda image, strength, sign: ImageOps.solarize(image, round(256 * (1 - strength))),
+    "color": lambda image, strength, sign: ImageEnhance.Color(image).enhance(1 + 0.9 * sign * strength),
+    "posterize": lambda image, strength, sign: ImageOps.posterize(image, 8 - round(4 * strength)),
+    "contrast": lambda image, strength, sign: ImageEnhance.Contrast(image).enhance(1 + 0.9 * sign * strength),
+    "brightness": lambda image, strength, sign: ImageEnhance.Brightness(image).enhance(1 + 0.9 * sign * strength),
+    "sharpness": lambda image, strength, sign: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * sign * strength),
+    "shear_x": lambda image, strength, sign: _affine(image, b=0.3 * sign * strength),
+    "shear_y": lambda image, strength, sign: _affine(image, d=0.3 * sign * strength),
+    "translate_x": lambda image, strength, sign: _affine(image, c=0.45 * sign * strength * image.width),
+    "translate_y": lambda image, strength, sign: _affine(image, f=0.45 * sign * strength * image.height),
+}
+# Those of AutoAugment that are no corruption of ImageNet-C (AugMix, section 3): no colour, contrast, brightness, sharpness.
+AUGMIX = ("autocontrast", "equalize", "posterize", "rotate", "solarize", "shear_x", "shear_y", "translate_x", "translate_y")

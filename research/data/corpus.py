@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import pathlib
 import re
 
@@ -56,6 +57,12 @@ class Corpus:
     def label_dtype(self):
         """int32 where data.label_field holds the numbers of classes, float32 where it holds a score."""
         return np.float32 if np.issubdtype(self.builder.info.features[self._config.data.label_field].np_dtype, np.floating) else np.int32
+
+    @property
+    def preparation(self) -> dict[str, str]:
+        """How research.prepare made the data set: the hash of its manifest; {} if it did not."""
+        path = pathlib.Path(self.builder.data_dir) / "manifest.json"
+        return {"preparation_sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
 
     def text_tools(self) -> tuple[Tokenizer, Vocabulary]:
         """(tokenizer, vocabulary). Raises UserError if the objective wants none."""

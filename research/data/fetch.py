@@ -73,9 +73,9 @@ def _fetch(package: str, folder: str, cached: pathlib.Path) -> pathlib.Path:
         "npm": (["npm", "pack", "--loglevel=error", name], "*.tgz"),
         "deb": (["apt-get", "download", name], "*.deb"),
     }[kind]
-    failed = _failure(command, folder)
-    if failed and kind == "deb" and not _failure(["apt-get", "update"], folder):  # as installed, the list of packages may be empty
-        failed = _failure(command, folder)
+    failed = failure(command, folder)
+    if failed and kind == "deb" and not failure(["apt-get", "update"], folder):  # as installed, the list of packages may be empty
+        failed = failure(command, folder)
     archives = list(pathlib.Path(folder).glob(pattern))
     if failed or not archives:
         raise UserError(
@@ -85,7 +85,7 @@ def _fetch(package: str, folder: str, cached: pathlib.Path) -> pathlib.Path:
     return archives[0]
 
 
-def _failure(command: list[str], folder: str) -> str | None:
+def failure(command: list[str], folder: str) -> str | None:
     """Runs a command in a folder; why it failed, in one line, if it did."""
     try:
         done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)

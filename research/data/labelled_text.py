@@ -7,7 +7,8 @@ from research.core.errors import UserError
 from research.core.types import Vocabulary
 from research.data.records import Records, usable
 from research.data.text import as_text
-from research.data.text_inputs import WordAugmentation, encode, lay_out, question_inputs, word_inputs
+from research.data.text_augment import TextAugmentation
+from research.data.text_inputs import encode, lay_out, question_inputs, word_inputs
 
 
 class LabelledText:
@@ -32,7 +33,7 @@ class LabelledText:
         tokenizer: tokenizers.Tokenizer,
         vocabulary: Vocabulary,
         length: int,
-        augmentation: WordAugmentation | None,
+        augmentation: TextAugmentation | None,
     ):
         self._records, self._fields, self._label, self._dtype = records, fields, label, dtype
         self._tokenizer, self._vocabulary, self._length, self._augmentation = tokenizer, vocabulary, length, augmentation
@@ -46,9 +47,8 @@ class LabelledText:
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """tokens, token_types (length,) int32, mask (length,) bool, as of `lay_out`, and label () int32 or float32."""
         record = self._records[int(self._indices[i])]
-        parts = [encode(self._tokenizer, as_text(record[field])) for field in self._fields]
-        if self._augmentation:
-            parts = [self._augmentation(part, rng) if len(part) else part for part in parts]
+        texts = [as_text(record[field]) for field in self._fields]
+        parts = [self._augmentation(text, rng) if self._augmentation else encode(self._tokenizer, text) for text in texts]
         return lay_out(parts, self._vocabulary, self._length) | {"label": self._dtype(record[self._label])}
 
 

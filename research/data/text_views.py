@@ -7,17 +7,18 @@ from research.core.errors import UserError
 from research.core.types import Vocabulary
 from research.data.records import Records, usable
 from research.data.text import TokenStore, as_text
-from research.data.text_inputs import WordAugmentation, encode, lay_out
+from research.data.text_augment import TextAugmentation
+from research.data.text_inputs import encode, lay_out
 
 
 class TextViews:
-    """The sentences of all documents, each in two views, `first` and `second`: words left out of each in training, drawn apart.
+    """The sentences of all documents, each in two views, `first` and `second`: augmented in training, drawn apart.
 
     Without that, and in evaluation, the two are the same, and only dropout makes them differ (SimCSE, arXiv 2104.08821, section 3; its
     table 1 compares the two ways).
     """
 
-    def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, augmentation: WordAugmentation | None):
+    def __init__(self, store: TokenStore, length: int, vocabulary: Vocabulary, augmentation: TextAugmentation | None):
         self._store, self._length, self._vocabulary, self._augmentation = store, length, vocabulary, augmentation
         if not len(self):
             raise UserError(f"{store.manifest['documents']} has no sentences: no views can be made.")
@@ -29,7 +30,7 @@ class TextViews:
     def example(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """first/tokens, first/token_types (length,) int32, first/mask (length,) bool, second/tokens, ...: as of `lay_out`."""
         ids = self._store.tokens[self._store.sentences[i] : self._store.sentences[i + 1]]
-        views = ((name, self._augmentation(ids, rng) if self._augmentation else ids) for name in ("first", "second"))
+        views = ((name, self._augmentation.of_ids(ids, rng) if self._augmentation else ids) for name in ("first", "second"))
         return {key: x for name, kept in views for key, x in prefixed(name, lay_out([kept], self._vocabulary, self._length)).items()}
 
 
@@ -46,7 +47,7 @@ class TextPairs:
         tokenizer: tokenizers.Tokenizer,
         vocabulary: Vocabulary,
         length: int,
-        augmentation: WordAugmentation | None,
+        augmentation: TextAugmentation | None,
     ):
         self._records, self._fields, self._augmentation = records, fields, augmentation
         self._tokenizer, self._vocabulary, self._length = tokenizer, vocabulary, length
@@ -61,8 +62,8 @@ class TextPairs:
         record = self._records[int(self._indices[i])]
         example: dict[str, np.ndarray] = {}
         for view, field in zip(("first", "second"), self._fields):
-            ids = encode(self._tokenizer, as_text(record[field]))
-            ids = self._augmentation(ids, rng) if self._augmentation and len(ids) else ids
+            text = as_text(record[field])
+            ids = self._augmentation(text, rng) if self._augmentation else encode(self._tokenizer, text)
             example |= prefixed(view, lay_out([ids], self._vocabulary, self._length))
         return example
 

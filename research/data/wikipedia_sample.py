@@ -3,7 +3,8 @@
 import bz2
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import IO
 
 import mwparserfromhell
 import tensorflow_datasets as tfds
@@ -81,20 +82,21 @@ class WikipediaTopics(tfds.core.GeneratorBasedBuilder):
 
 def split_articles() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(title, text) of the articles that have a text, those for training and those for validation."""
-    articles = [(title, plain_text(wikitext)) for title, wikitext in read_articles(package_member(PACKAGE, MEMBER, SHA256))]
+    with bz2.open(package_member(PACKAGE, MEMBER, SHA256)) as file:
+        articles = [(title, plain_text(wikitext)) for title, wikitext in read_articles(file)]
     articles = [(title, text) for title, text in articles if text]
     return [article for i, article in enumerate(articles) if i % 10 != 9], articles[9::10]
 
 
-def read_articles(path):
+def read_articles(file: IO[bytes]) -> Iterator[tuple[str, str]]:
     """(title, wikitext) of each article of a MediaWiki export; redirects and pages that are not articles are left out."""
-    with bz2.open(path) as file:
-        for _, page in ElementTree.iterparse(file):
-            if not page.tag.endswith("}page"):
-                continue
+    events = ElementTree.iterparse(file, events=("start", "end"))
+    _, root = next(events)
+    for event, page in events:
+        if event == "end" and page.tag.endswith("}page"):
             if page.findtext("{*}ns") == "0" and page.find("{*}redirect") is None:
                 yield page.findtext("{*}title"), page.findtext("{*}revision/{*}text") or ""
-            page.clear()
+            root.clear()  # which would keep all pages, empty or not
 
 
 def plain_text(wikitext: str) -> str:

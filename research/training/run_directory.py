@@ -18,6 +18,7 @@ import filelock
 import jax
 
 from research.core import config as config_lib
+from research.core.config import leaves
 from research.core.errors import UserError
 from research.core.files import write_atomically
 
@@ -43,9 +44,9 @@ def check_data(workdir: pathlib.Path, manifest: dict):
     path = workdir / "provenance.json"
     before = json.loads(path.read_text())["starts"][-1]["data"] if path.exists() else {}
     for split in before.keys() & manifest.keys():
-        was, now = before[split], manifest[split]
+        was, now = (leaves(told[split]) for told in (before, manifest))
         if any(was[what] != now[what] for what in was.keys() & now.keys()):
-            raise UserError(f"{workdir} was trained on other data: {split} was {was}, is {now} now. Choose another --workdir.")
+            raise UserError(f"{workdir} was trained on other data: {split} was {before[split]}, is {manifest[split]} now. Choose another --workdir.")
 
 
 def claim(workdir: pathlib.Path) -> filelock.AcquireReturnProxy:

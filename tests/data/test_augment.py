@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,7 @@ def pixels(image):
     return np.asarray(image).astype(int)
 
 
-ALL = Augmentation(crop_area=0.3, flip=True, randaugment_layers=2, randaugment_magnitude=15, color_jitter=1.0)
+ALL = Augmentation(crop_area=0.3, flip=True, randaugment_layers=2, randaugment_magnitude=15, augmix_severity=3, color_jitter=1.0, erasing=0.5)
 
 
 def test_an_augmentation_depends_on_its_generator_alone(image):
@@ -31,7 +33,7 @@ def test_an_augmentation_depends_on_its_generator_alone(image):
 
 
 def test_without_augmentation_it_is_what_evaluation_sees(image):
-    assert not Augmentation().changes and ALL.changes
+    assert not Augmentation().changes and ALL.changes and Augmentation(erasing=0.1).changes and Augmentation(augmix_severity=1).changes
     assert (pixels(Augmentation()(image, 16, None)) == pixels(augment.fit(image, 16))).all()
 
 
@@ -83,30 +85,96 @@ def test_each_operation_of_randaugment_grows_with_its_strength(image):
     """Identity, autocontrast and equalize have no strength; of strength 0 the others change nothing, of full strength all do."""
     changed = {strength: [] for strength in (0, 1)}
     for strength, found in changed.items():
-        for i, operation in enumerate(augment.OPERATIONS):
+        for name, operation in augment.OPERATIONS.items():
             result = operation(image, strength, 1)
             assert result.size == image.size and result.mode == image.mode
             if (pixels(result) != pixels(image)).any():
-                found.append(i)
-    fixed = {0, 1, 2}
+                found.append(name)
+    fixed = {"identity", "autocontrast", "equalize"}
     assert set(changed[0]) <= fixed
-    grey = {5} if image.mode == "L" else set()  # a grey image has no colour to change
-    assert set(changed[1]) - fixed == set(range(14)) - fixed - grey
+    grey = {"color"} if image.mode == "L" else set()  # a grey image has no colour to change
+    assert len(augment.OPERATIONS) == 14 and set(changed[1]) - fixed == set(augment.OPERATIONS) - fixed - grey
 
 
 def test_randaugment_draws_all_operations(image, monkeypatch):
-    drawn = []
-    operations = tuple(lambda image, strength, sign, i=i: drawn.append((i, strength, sign)) or image for i in range(14))
-    monkeypatch.setattr(augment, "OPERATIONS", operations)
+    drawn = recorded(monkeypatch)
     rng = np.random.default_rng(0)
     for _ in range(100):
         augment.randaugment(image, rng, 2, 15)
-    assert len(drawn) == 200 and {i for i, _, _ in drawn} == set(range(14))
+    assert len(drawn) == 200 and {name for name, _, _ in drawn} == set(augment.OPERATIONS)
     assert {(strength, sign) for _, strength, sign in drawn} == {(0.5, 1), (0.5, -1)}
 
 
+def recorded(monkeypatch, result=lambda image: image):
+    """A list of (name, strength, sign) of each operation from now on, all of which give `result`."""
+    drawn = []
+    operation = lambda name: lambda image, strength, sign: drawn.append((name, strength, sign)) or result(image)
+    monkeypatch.setattr(augment, "OPERATIONS", {name: operation(name) for name in augment.OPERATIONS})
+    return drawn
+
+
+def test_augmix_draws_chains_of_one_to_three_of_its_operations(image, monkeypatch):
+    drawn, rng, lengths = recorded(monkeypatch), np.random.default_rng(0), []
+    for _ in range(300):
+        before = len(drawn)
+        assert (pixels(augment.augmix(image, rng, 1, 4)) == pixels(image)).all(), "of one and the same image the mixture is that"
+        lengths.append(len(drawn) - before)
+    assert np.bincount(lengths)[1:] == pytest.approx([100, 100, 100], abs=25)
+    assert (
+        {name for name, _, _ in drawn}
+        == set(augment.AUGMIX)
+        == set(augment.OPERATIONS) - {"identity", "color", "contrast", "brightness", "sharpness"}
+    )
+    strengths = [strength for _, strength, _ in drawn]
+    assert 0 <= min(strengths) < 0.01 and 0.39 < max(strengths) <= 0.4 and np.mean(strengths) == pytest.approx(0.2, abs=0.01)
+
+
+def test_augmix_mixes_the_image_with_a_mixture_of_its_chains(monkeypatch):
+    """The image is black, and of two chains one ends white: then what comes is its weight, uniform, times what is not of the image, uniform too."""
+    black, white, rng = Image.new("L", (1, 1), 0), Image.new("L", (1, 1), 255), np.random.default_rng(0)
+    ends = itertools.cycle((white, black.copy()))
+    recorded(monkeypatch, lambda image: next(ends) if image is black else image)
+    seen = np.array([pixels(augment.augmix(black, rng, 2, 3))[0, 0] for _ in range(2000)]) / 255
+    below = lambda x: x * (1 - np.log(x))  # how often the product of two uniform numbers is less than x
+    assert [np.mean(seen < x) for x in (0.1, 0.3, 0.5, 0.8)] == pytest.approx([below(x) for x in (0.1, 0.3, 0.5, 0.8)], abs=0.03)
+
+
+def test_an_erased_rectangle_has_the_area_and_shape_of_the_paper():
+    """On white, which noise is not but once in 256^3."""
+    image, rng, areas, aspects, corners = Image.new("RGB", (200, 100), "white"), np.random.default_rng(0), [], [], []
+    for _ in range(400):
+        erased = (pixels(augment.random_erasing(image, rng, 1.0)) < 255).any(-1)
+        rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
+        assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.999, "a rectangle"
+        areas.append(len(rows) * len(columns) / 20_000)
+        aspects.append(len(rows) / len(columns))
+        corners.append((rows[0], columns[0]))
+    assert 0.018 < min(areas) < 0.03 and 0.33 < max(areas) < 0.41 and 0.28 < min(aspects) < 0.4 and 2.5 < max(aspects) < 3.5
+    assert np.ptp(corners, axis=0) == pytest.approx([90, 180], abs=12), "anywhere"
+
+
+def test_images_are_erased_at_the_rate_asked_for_with_noise_of_their_mode(image):
+    rng, before = np.random.default_rng(0), pixels(image)
+    seen = [pixels(augment.random_erasing(image, rng, 0.25)) for _ in range(800)]
+    assert np.mean([(x != before).any() for x in seen]) == pytest.approx(0.25, abs=0.04) and seen[0].shape == before.shape
+    noise = pixels(augment.random_erasing(Image.new(image.mode, (400, 400)), rng, 1.0))
+    values = noise[noise > 0]
+    assert values.max() == 255 and values.mean() == pytest.approx(128, abs=3)
+    assert augment.random_erasing(Image.new("L", (1, 1)), rng, 1.0).size == (1, 1), "of one pixel too"
+
+
 @pytest.mark.parametrize(
-    "field, value", [("crop_area", 0.0), ("crop_area", 1.5), ("color_jitter", -1.0), ("randaugment_magnitude", 31), ("randaugment_layers", -1)]
+    "field, value",
+    [
+        ("crop_area", 0.0),
+        ("crop_area", 1.5),
+        ("color_jitter", -1.0),
+        ("randaugment_magnitude", 31),
+        ("randaugment_layers", -1),
+        ("augmix_severity", 11),
+        ("augmix_width", 0),
+        ("erasing", 1.5),
+    ],
 )
 def test_values_out_of_range_are_refused(field, value):
     with pytest.raises(UserError, match=f"data.{field} {value} "):

@@ -6,6 +6,7 @@ from research import build
 from research.core.errors import UserError
 from research.core.types import view
 from research.data import tokenizer as tokenizers
+from research.data.text_augment import TextAugmentation
 from research.data.text_inputs import WordAugmentation
 from research.data.text_views import TextViews
 from tests.data.test_labelled_text import made, shown
@@ -22,7 +23,7 @@ def test_every_sentence_is_a_view():
     assert [list(x["tokens"][x["mask"]]) for x in found] == [[2, 10, 11, 3], [2, 12, 3], [2, 13, 14, 3], [2, 15, 16, 3]]
     assert all((x[f"second/{name}"] == x[f"first/{name}"]).all() for x in [views.example(0, None)] for name in found[0])
     assert set(found[0]) == {"tokens", "token_types", "mask"} and found[0]["tokens"].shape == (8,) and found[0]["tokens"].dtype == np.int32
-    fewer = TextViews(store, 8, V, WordAugmentation(V, 1.0, 1.0))
+    fewer = TextViews(store, 8, V, TextAugmentation(None, (), (WordAugmentation(V, 1.0, 1.0),)))
     drawn = [fewer.example(0, np.random.default_rng(seed)) for seed in (0, *range(9))]
     assert all(x[f"{name}/mask"].sum() == 3 for x in drawn for name in ("first", "second"))
     assert any((x["first/tokens"] != x["second/tokens"]).any() for x in drawn) and (drawn[0]["first/tokens"] == drawn[1]["first/tokens"]).all()

@@ -1,0 +1,95 @@
+"""What a preparation did to its documents, out of the manifest: a table, a picture, a page with examples of what was dropped and changed."""
+
+import html
+import json
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from research.core.errors import UserError
+from research.core.files import write_atomically
+from research.reports.html_page import document, note, picture, table
+from research.reports.tables import Cell
+
+LEFT, GONE = "#31688e", "#d8dee9"
+STYLE = """
+.example { border-left: 3px solid color-mix(in srgb, currentColor 25%, transparent); margin: .6rem 0; padding: .1rem .8rem; }
+.example p { margin: .2rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+.example .key { font-size: .85em; color: color-mix(in srgb, currentColor 65%, transparent); }
+h3 { font-size: 1rem; margin-bottom: .3rem; } summary { cursor: pointer; }
+"""
+
+
+def write(manifest: dict, folder: pathlib.Path):
+    """funnel.png and index.html."""
+    funnel(manifest, folder / "funnel.png")
+    write_atomically(folder / "index.html", page(manifest, folder / "funnel.png"))
+
+
+def read_manifest(folder: pathlib.Path) -> dict:
+    """The manifest of a prepared data set. Raises UserError if it cannot be read."""
+    try:
+        return json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as e:
+        raise UserError(f"{folder / 'manifest.json'} cannot be read ({e}): prepare the data set again.") from e
+
+
+def rows(manifest: dict) -> tuple[list[str], list[list[Cell]]]:
+    """(header, a row for each rule): what came, what left, what was changed and why the others went."""
+    header = ["rule", "documents in", "out", "dropped", "changed", "characters in", "out", "why"]
+    body = []
+    for rule in manifest["rules"]:
+        dropped = rule["documents_in"] - rule["documents_out"]
+        why = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(rule["why"].items(), key=lambda item: -item[1]))
+        numbers = [rule["documents_in"], rule["documents_out"], dropped, rule["documents_changed"], rule["characters_in"], rule["characters_out"]]
+        body.append([Cell(rule["rule"]), *(Cell(f"{number:,}") for number in numbers), Cell(why)])
+    return header, body
+
+
+def funnel(manifest: dict, path: pathlib.Path):
+    """How many documents and characters are left after each rule, as shares of what came in."""
+    rules = manifest["rules"]
+    names = ["input"] + [rule["rule"] for rule in rules]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.36 * len(names) + 1.1), sharey=True, layout="constrained")
+    for axis, what in zip(axes, ("documents", "characters")):
+        left = [rules[0][f"{what}_in"]] + [rule[f"{what}_out"] for rule in rules]
+        shares = [100 * count / max(1, left[0]) for count in left]
+        axis.barh(names, [100] + shares[:-1], color=GONE)  # what the rule was given
+        axis.barh(names, shares, color=LEFT)
+        for y, (count, share) in enumerate(zip(left, shares)):
+            inside = share > 35
+            axis.text(share - 1 if inside else max(share, ([100] + shares)[y]) + 1, y, f"{count:,}", va="center", ha="right" if inside else "left", color="white" if inside else "black", fontsize=8)
+        axis.set(title=what, xlabel="% of the input", xlim=(0, 100))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def page(manifest: dict, plot: pathlib.Path) -> str:
+    """The whole report; `plot` is the picture that `funnel` made."""
+    splits = ", ".join(f"{size:,} for {split}" for split, size in manifest["splits"].items())
+    title = f"{manifest['name']} {manifest['version']}"
+    parts = [note(f"{splits}. In the picture, grey is what a rule took away."), picture("What is left after each rule", plot), table(*rows(manifest))]
+    parts.append("<h2>What was dropped, and changed</h2>")
+    for rule in manifest["rules"]:
+        for which, told in (("dropped", "dropped"), ("changed", "changed")):
+            if rule[which]:
+                examples = "\n".join(map(_example, rule[which]))
+                parts.append(f"<details><summary>{html.escape(rule['rule'])} {told}, for example</summary>\n{examples}\n</details>")
+    parts += ["<h2>What went in</h2>", table(["file", "SHA-256"], [[Cell(file["name"]), Cell(file["sha256"])] for file in manifest["input"]])]
+    parts += ["<h2>What came out</h2>", table(["file", "SHA-256"], [[Cell(name), Cell(sha256)] for name, sha256 in manifest["output"].items()])]
+    parts += ["<h2>Made with</h2>", table(["package", "version"], [[Cell(name), Cell(version)] for name, version in manifest["versions"].items()])]
+    parts.append(f"<details><summary>The recipe</summary>\n<pre>{html.escape(json.dumps(manifest['recipe'], indent=2))}</pre>\n</details>")
+    return document(title, parts, STYLE)
+
+
+def _example(example: dict) -> str:
+    lines = [f'<p class="key">{html.escape(example["key"])}{": " + html.escape(example["why"]) if "why" in example else ""}</p>']
+    lines += [f"<p>{html.escape(example[name])}</p>" for name in ("text", "before", "after") if name in example]
+    if example.get("detail"):
+        lines.append(f'<p class="key">{html.escape(example["detail"])}</p>')
+    return f'<div class="example">{"".join(lines)}</div>'

@@ -1,0 +1,93 @@
+"""Runs of words that came before."""
+
+import numpy as np
+import pytest
+
+from research.core.errors import UserError
+from research.curation.documents import Dropped
+from research.curation.passages import Contamination, RepeatedPassages
+from tests.curation.stages import after, texts
+
+
+def words(seed: int, n: int) -> str:
+    return " ".join(f"w{i}" for i in np.random.default_rng(seed).choice(10**6, n))
+
+
+def test_a_passage_is_cut_out_of_the_later_document_with_what_stands_after_its_words(tmp_path):
+    passage = words(0, 10)
+    first, later = f"Before it. {passage}. After.", f"Other: {passage.upper()}! The rest, as it was."
+    results = after(RepeatedPassages(words=10, whole_sentences=False), tmp_path, texts(first), texts(later, name="e"))
+    assert results[0][0]["text"] == first
+    assert results[1][0]["text"] == "Other: The rest, as it was."
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_a_run_of_so_many_words_is_found_wherever_it_begins_and_one_word_less_is_not(tmp_path, start):
+    run = words(1, 9).split()
+    lead, lead_of_later = words(2, start), words(3, 3)
+    longer = after(RepeatedPassages(words=9, whole_sentences=False), tmp_path, texts(f"{lead} {' '.join(run)} x"), texts(f"{lead_of_later} {' '.join(run)} y"))
+    assert longer[1][0]["text"] == f"{lead_of_later} y"
+    (tmp_path / "less").mkdir()
+    shorter = after(RepeatedPassages(words=9, whole_sentences=False), tmp_path / "less", texts(f"{lead} {' '.join(run[:8])} x"), texts(f"{lead_of_later} {' '.join(run[:8])} y"))
+    assert shorter[1][0]["text"] == f"{lead_of_later} {' '.join(run[:8])} y"
+
+
+def test_a_document_that_repeats_itself_keeps_the_first_time(tmp_path):
+    passage = words(4, 12)
+    ((result,),) = after(RepeatedPassages(words=10, whole_sentences=False), tmp_path, texts(f"{passage} and {passage} end"))
+    assert result["text"] == f"{passage} and end"
+
+
+def test_a_document_that_is_all_repeated_goes_and_unrepeated_ones_are_the_same_object(tmp_path):
+    passage = words(5, 30)
+    documents = texts(passage, passage + ".", words(6, 30), "short")
+    (results,) = after(RepeatedPassages(words=10, whole_sentences=False), tmp_path, documents)
+    assert results[1] == Dropped("all of it came before")
+    assert [results[i] is documents[i] for i in (0, 2, 3)] == [True] * 3
+
+
+def test_two_passages_of_one_document_are_both_cut(tmp_path):
+    a, b = words(7, 10), words(8, 10)
+    results = after(RepeatedPassages(words=10, whole_sentences=False), tmp_path, texts(a, b), texts(f"One {a} two {b} three."))
+    assert results[1][0]["text"] == "One two three."
+
+
+def test_of_whole_sentences_none_is_left_in_part(tmp_path):
+    known = "It is a library for many things. It was written by many people. It is documented in a manual."
+    later = f"This is the manual. {known.replace('in a manual', 'elsewhere')}"  # its last sentence begins like one that is known
+    stage = RepeatedPassages(words=10, whole_sentences=True)
+    results = after(stage, tmp_path, texts(known), texts(later))
+    assert results[1][0]["text"] == "This is the manual. It is documented elsewhere."
+    (tmp_path / "none").mkdir()
+    within = texts("Nobody says that it is a library for many things it was written by many people who did so.")
+    assert after(stage, tmp_path / "none", texts(known), within)[1][0] is within[0]  # no sentence of it is all in the run
+
+
+def test_fewer_than_two_words_are_no_passage():
+    with pytest.raises(UserError, match="repeated_passages.words is 1"):
+        RepeatedPassages(words=1, whole_sentences=False)
+
+
+def contamination(*lines: str, ngram=5, min_words=3) -> Contamination:
+    return Contamination(sets=("test set",), ngram=ngram, min_words=min_words, texts=lambda name: lines)
+
+
+def test_a_document_with_a_run_of_a_text_that_evaluates_goes(tmp_path):
+    stage = contamination("The quick brown fox jumps over the lazy dog.")
+    documents = texts("He said: BROWN FOX, jumps over the moon", "the quick brown fox sleeps", "over the lazy dog")
+    (results,) = after(stage, tmp_path, documents)
+    assert results == [Dropped("has text of test set"), documents[1], documents[2]]
+
+
+def test_a_text_shorter_than_the_run_counts_whole_if_it_is_long_enough(tmp_path):
+    stage = contamination("only three words", "two words")
+    documents = texts("here are only three words of it", "two words", "only three")
+    (results,) = after(stage, tmp_path, documents)
+    assert results == [Dropped("has text of test set"), documents[1], documents[2]]
+
+
+def test_sets_that_say_nothing_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has no text of 3 words"):
+        after(contamination("two words"), tmp_path, texts("a"))
+    with pytest.raises(UserError, match="name sets"):
+        Contamination((), 13, 8, lambda name: [])

@@ -1,0 +1,155 @@
+"""A preparation from beginning to end, in this process, with the workers of Beam, and killed on the way."""
+
+import dataclasses
+import json
+
+import pytest
+from tensorflow_datasets.core import read_only_builder
+
+from research.core.errors import UserError
+from research.curation import preparation
+from research.curation.clean import Fields
+from research.curation.documents import Dropped
+from research.curation.duplicates import ExactDuplicates, NearDuplicates
+from research.curation.engine import Engine
+from research.curation.inputs import JsonLines
+from research.curation.passages import RepeatedPassages
+from research.curation.preparation import Recipe, prepare
+
+FIELDS = Fields(required=("text",), numbers=(), defaults=(), max_characters=None)
+OUTPUT = dict(fields=("text",), numbers=(), label=None, classes=(), validation=0.2, test=0.0, split_by="key")
+
+
+@dataclasses.dataclass(frozen=True)
+class DropAll:
+    def __call__(self, document):
+        return Dropped("for no reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Killed:
+    """Stands for a machine that goes down while it works at one document, as long as the file is there."""
+
+    flag: str
+
+    def __call__(self, document):
+        try:
+            open(self.flag).close()
+        except FileNotFoundError:
+            return document
+        if document["text"].startswith("document 20 of part 1"):
+            raise RuntimeError("the machine went down")
+        return document
+
+
+def write_input(folder, parts=3, documents=40):
+    folder.mkdir()
+    for part in range(parts):
+        lines = [{"text": f"document {i} of part {part} has words of its own, w{i}{part}, and " + "some that all have " * 3} for i in range(documents)]
+        lines += [{"text": "The same in all parts."}, {"nothing": 1}]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def recipe(tmp_path, *rules, out="out", **more) -> Recipe:
+    if not (tmp_path / "in").exists():
+        write_input(tmp_path / "in")
+    rules = rules or (
+        ("fields", FIELDS),
+        ("exact_duplicates", ExactDuplicates()),
+        ("near_duplicates", NearDuplicates(5, 0.9, 14, 8, 0)),
+        ("repeated_passages", RepeatedPassages(12, False)),
+    )
+    format = JsonLines(files=str(tmp_path / "in" / "*.jsonl"), encoding="utf-8", part_size=1000, text_field="text", key_field=None)
+    fields = {"rules": [name for name, _ in rules]}
+    return Recipe(**dict(name="made", version="1.0.0", folder=tmp_path / out, fields=fields, format=format, rules=rules, output=OUTPUT, part_size=1000) | more)
+
+
+def everything(place) -> dict:
+    return {path.name: path.read_bytes() for path in place.iterdir() if path.name != "timing.json"}
+
+
+def test_what_is_made_trains_and_the_manifest_counts_it(tmp_path):
+    made = recipe(tmp_path)
+    manifest, now = prepare(made, Engine(1, []))
+    assert now
+    builder = read_only_builder.builder_from_files("made", data_dir=str(tmp_path / "out"))
+    sizes = {split: len(builder.as_data_source(split=split)) for split in ("train", "validation")}
+    assert sizes == manifest["splits"]
+    first, exact = manifest["rules"][:2]
+    assert (first["documents_in"], first["documents_out"]) == (126, 123)
+    assert (exact["documents_in"], exact["documents_out"]) == (123, 121)
+    assert sum(sizes.values()) == manifest["rules"][-1]["documents_out"]
+    for before, after in zip(manifest["rules"], manifest["rules"][1:]):
+        assert (before["documents_out"], before["characters_out"]) == (after["documents_in"], after["characters_in"])
+    written = {path.name for path in made.place.glob("*.array_record-*")}
+    assert set(manifest["output"]) == written
+    assert not list(made.place.parent.glob(".preparing*"))
+    assert prepare(made, Engine(1, [])) == (json.loads((made.place / "manifest.json").read_text()), False)
+
+
+@pytest.mark.slow
+def test_one_worker_or_several_make_the_same_bytes(tmp_path):
+    one, several = recipe(tmp_path, out="one"), recipe(tmp_path, out="several")
+    prepare(one, Engine(1, []))
+    prepare(several, Engine(8, []))
+    assert everything(one.place) == everything(several.place)
+
+
+def test_a_killed_preparation_goes_on_and_leaves_nothing_broken(tmp_path, monkeypatch):
+    flag = tmp_path / "flag"
+    rules = (("fields", FIELDS), ("killed", Killed(str(flag))), ("exact_duplicates", ExactDuplicates()))
+    whole = recipe(tmp_path, *rules, out="whole")
+    prepare(whole, Engine(1, []))
+    flag.touch()
+    killed = recipe(tmp_path, *rules, out="killed")
+    with pytest.raises(RuntimeError, match="the machine went down"):
+        prepare(killed, Engine(1, []))
+    assert not killed.place.exists()
+    assert list(killed.place.parent.glob(".preparing-*/pass-0/*.json"))  # what was done is kept
+    flag.unlink()
+    prepare(killed, Engine(1, []))
+    assert everything(whole.place) == everything(killed.place)
+
+
+def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
+    made = recipe(tmp_path)
+    monkeypatch.setattr(preparation, "_finish", lambda *args: 1 / 0)  # all passes are done by then
+    with pytest.raises(ZeroDivisionError):
+        prepare(made, Engine(1, []))
+    monkeypatch.undo()
+    monkeypatch.setattr("research.curation.passes.Pass.__call__", lambda *args: 1 / 0)
+    manifest, _ = prepare(made, Engine(1, []))
+    assert manifest["rules"][0]["documents_in"] == 126
+
+
+def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_path):
+    prepare(recipe(tmp_path), Engine(1, []))
+    with pytest.raises(UserError, match="prepared from another recipe: choose another --config.name"):
+        prepare(recipe(tmp_path, ("fields", FIELDS)), Engine(1, []))
+    with open(tmp_path / "in" / "0.jsonl", "a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(UserError, match="prepared from another input"):
+        prepare(recipe(tmp_path), Engine(1, []))
+
+
+def test_a_rule_that_drops_all_is_named_with_its_reasons(tmp_path):
+    with pytest.raises(UserError, match=r"the rule drop_all drops all of 123 documents .* for no reason \(123\)"):
+        prepare(recipe(tmp_path, ("fields", FIELDS), ("drop_all", DropAll()), ("exact_duplicates", ExactDuplicates())), Engine(1, []))
+
+
+def test_an_input_without_documents_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match="no document"):
+        prepare(recipe(tmp_path), Engine(1, []))
+
+
+def test_an_empty_split_is_told(tmp_path):
+    with pytest.raises(UserError, match="no document fell into the split test"):
+        prepare(recipe(tmp_path, output=OUTPUT | {"test": 1e-9}), Engine(1, []))
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_the_user_did_wrong_comes_back_from_the_workers_in_one_line(tmp_path, workers):
+    with pytest.raises(UserError, match="output.split_by is 'source', which the document 0.jsonl:0 does not have"):
+        prepare(recipe(tmp_path, output=OUTPUT | {"split_by": "source"}), Engine(workers, []))
