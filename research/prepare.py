@@ -24,16 +24,6 @@ from research import build
 from research.core import config as config_lib
 from research.core.config import look_up
 from research.core.errors import UserError, run_command
-from research.curation.archives import Parquet, Tfds, Warc, Wikitext
-from research.curation.clean import Fields, Html, Language, Unicode
-from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
-from research.curation.engine import Engine
-from research.curation.inputs import Images, JsonLines, Lines, Text
-from research.curation.markup import DebianDescription
-from research.curation.passages import Contamination, RepeatedPassages, evaluation_texts
-from research.curation.pii import Pii
-from research.curation.preparation import Recipe, prepare
-from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
 from research.data import debian, wikipedia_sample
 from research.data.corpus import Corpus
 from research.data.fetch import cache_dir, package_member
@@ -41,6 +31,20 @@ from research.reports import funnel
 from research.reports.contact_sheet import contact_sheet
 from research.reports.tables import markdown
 from research.tables import DATASETS, from_fields
+
+try:
+    from research.curation.archives import Parquet, Tfds, Warc, Wikitext
+    from research.curation.clean import Fields, Html, Language, Unicode
+    from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
+    from research.curation.engine import Engine
+    from research.curation.inputs import Images, JsonLines, Lines, Text
+    from research.curation.markup import DebianDescription
+    from research.curation.passages import Contamination, RepeatedPassages, evaluation_texts
+    from research.curation.pii import Pii
+    from research.curation.preparation import Recipe, prepare
+    from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
+except ModuleNotFoundError as e:
+    sys.exit(f"error: there is no package {e.name}, which preparing data needs: pip install 'lodestar-research[data]'.")
 
 FETCHERS = {  # name -> function() -> the pattern of the files that it fetched
     "debian": lambda: str(debian.fetch() / "debian-*.jsonl"),
@@ -117,11 +121,9 @@ def recipe(config) -> Recipe:
 
 
 def found(group):
-    """The group `input`, with the files that are to be fetched first."""
-    if group.fetch is None:
+    """The group `input`, with the files that are to be fetched first where none are named."""
+    if group.fetch is None or group.files is not None:
         return group
-    if group.files is not None:
-        raise UserError("config.input.fetch and config.input.files both say what to read: leave one out.")
     return config_lib.changed(group, {"files": look_up(FETCHERS, group.fetch, "input.fetch")()})
 
 

@@ -15,8 +15,8 @@ def get_config():
 
     c.input = ConfigDict()
     c.input.format = "jsonl"  # a row of FORMATS in research/prepare.py (text, lines, jsonl, parquet, warc, wikitext, images, tfds), or "package.module:Class"
-    c.input.files = placeholder(str)  # a pattern, as "crawl/*.warc.gz"; of images their folder
-    c.input.fetch = placeholder(str)  # in place of files, what fetches them: a row of FETCHERS in research/prepare.py (debian, wikipedia_dump), or "package.module:function"
+    c.input.files = placeholder(str)  # a pattern, as "crawl/*.warc.gz"; of images their folder; absent: what `fetch` fetches
+    c.input.fetch = placeholder(str)  # what fetches the files: a row of FETCHERS in research/prepare.py (debian, wikipedia_dump), or "package.module:function"
     c.input.text_field = "text"  # jsonl, parquet, tfds: the field that holds the text
     c.input.key_field = placeholder(str)  # jsonl, parquet, tfds: the field that tells documents apart; absent: file and place in it
     c.input.name = placeholder(str)  # tfds: the data set; its folder is input.dir

@@ -29,7 +29,7 @@ def get_config(which="clean"):
         "repeated_passages",
     )
     c.gopher_quality.min_words = 20  # of texts that have some 70
-    c.near_duplicates.update(bands=25, rows=5)  # which miss fewer than FineWeb's
+    c.near_duplicates.update(bands=20, rows=6)  # which miss fewer than FineWeb's
     c.repeated_passages.update(words=25, whole_sentences=True)
     c.output.update(fields=("text", "package"), split_by="source")  # packages that are built together have much the same description
     if which == "raw":

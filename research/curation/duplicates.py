@@ -22,10 +22,10 @@ from research.curation import ngrams
 from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
 from research.curation.engine import Engine, done, reporting
+from research.curation.exchange import Slice, give, save, take
 from research.curation.passes import Effect, excerpt
 from research.curation.shards import Place, Shards
 
-PARTITIONS = 64  # of the hashes, by their first bits
 REMEMBERED = 4096  # what earlier documents are compared by, kept by a worker
 SHINGLES = 4096  # of a long document that are hashed at a time
 
@@ -50,7 +50,7 @@ class Duplicates:
 
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
         """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard that has some."""
-        hashed, candidates = functools.partial(_hashed, self, before, folder), functools.partial(_candidates, self.most)
+        hashed, candidates = functools.partial(_hashed, self, before, folder), functools.partial(_candidates, self.most, folder)
         compared = functools.partial(_compared, self, before, folder)
 
         def pipeline(numbers):
@@ -76,27 +76,26 @@ def _found(folder: pathlib.Path, shard: int) -> pathlib.Path:
     return folder / f"{shard:05}.npy"
 
 
-def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, bytes]]:
+def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, Slice]]:
     """(partition, its HASHED records) of the documents of a shard."""
     rows = [np.zeros(0, HASHED)]
     for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
         row = np.empty(len(hashes), HASHED)
         row["hash"], row["place"] = hashes, int(Place(shard, index))
         rows.append(row)
-    yield from by_partition(np.concatenate(rows))
+    records = np.concatenate(rows)
+    yield from give(folder / f"hashed-{shard:05}.npy", records, partitions(records))
     write_atomically(done(folder, shard), "{}")
 
 
-def by_partition(records: np.ndarray) -> Iterator[tuple[int, bytes]]:
-    """(partition, its part of the records, which have a `hash`)."""
-    which = (records["hash"] >> np.uint64(58)).astype(int)
-    for partition in np.unique(which):
-        yield int(partition), records[which == partition].tobytes()
+def partitions(records: np.ndarray) -> np.ndarray:
+    """Of records that have a `hash`, by its first bits: 64."""
+    return records["hash"] >> np.uint64(58)
 
 
-def _candidates(most: int, partition: int, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def _candidates(most: int, folder: pathlib.Path, partition: int, slices: Iterable[Slice]) -> Iterator[tuple[int, Slice]]:
     """(shard, PAIR records): for each document of the shard those that come before it and share a hash with it, `most` at most."""
-    records = np.sort(np.concatenate([np.frombuffer(block, HASHED) for block in blocks]), order=("hash", "place"))
+    records = np.sort(take(slices), order=("hash", "place"))
     new = np.r_[True, records["hash"][1:] != records["hash"][:-1]]
     first = np.maximum.accumulate(np.where(new, np.arange(len(records)), 0))  # where the group of each begins
     rank, place = np.arange(len(records)) - first, records["place"]
@@ -108,25 +107,20 @@ def _candidates(most: int, partition: int, blocks: Iterable[bytes]) -> Iterator[
         pairs["later"], pairs["earlier"] = place[later], place[earlier]
         found.append(pairs)
     pairs = np.unique(np.concatenate(found))
-    shard = pairs["later"] >> np.uint64(40)
-    for number in np.unique(shard):
-        yield int(number), pairs[shard == number].tobytes()
+    yield from give(folder / f"pairs-{partition:02}.npy", pairs, pairs["later"] >> np.uint64(40))
 
 
-def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int, blocks: Iterable[bytes]):
+def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int, slices: Iterable[Slice]):
     """Leaves (later, earlier) of the documents of a shard that an earlier one is like: of these the first that was found."""
     with reporting(folder):
-        pairs = np.unique(np.concatenate([np.frombuffer(block, PAIR) for block in blocks]))
+        pairs = np.unique(take(slices))
         documents = Shards(before)
         sketch = functools.lru_cache(maxsize=REMEMBERED)(lambda place: kind.sketch(documents[Place.of(place)]))
         found: dict[int, int] = {}
         for later, earlier in pairs.tolist():
             if later not in found and later != earlier and kind.alike(sketch(later), sketch(earlier)):
                 found[later] = earlier
-        draft = _found(folder, shard).with_suffix(".draft")
-        with open(draft, "wb") as file:
-            np.save(file, np.array(list(found.items()), PAIR))
-        draft.replace(_found(folder, shard))
+        save(_found(folder, shard), np.array(list(found.items()), PAIR))
 
 
 @dataclasses.dataclass(frozen=True)

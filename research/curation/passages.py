@@ -13,8 +13,9 @@ from research.core.files import write_atomically
 from research.curation import ngrams
 from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
-from research.curation.duplicates import by_partition
+from research.curation.duplicates import partitions
 from research.curation.engine import Engine, done, reporting
+from research.curation.exchange import Slice, give, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 from research.data.corpus import dataset_builder
@@ -120,20 +121,21 @@ def cut(document: Document, runs: list[tuple[int, int]]) -> Document | Dropped:
     return document | {"text": left} if ngrams.WORD.search(left) else Dropped("all of it came before")
 
 
-def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, bytes]]:
+def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, Slice]]:
     rows = [np.zeros(0, ENTRY)]
     for index, document in enumerate(Shards(before).read(shard)):
         hashes = ngrams.windows(ngrams.word_hashes(document["text"]), window)[::window]
         row = np.empty(len(hashes), ENTRY)
         row["hash"], row["place"], row["word"] = hashes, int(Place(shard, index)), np.arange(len(hashes)) * window
         rows.append(row)
-    yield from by_partition(np.concatenate(rows))
+    records = np.concatenate(rows)
+    yield from give(folder / f"windows-{shard:05}.npy", records, partitions(records))
     write_atomically(done(folder, shard), "{}")
 
 
-def _sorted(folder: pathlib.Path, partition: int, blocks: Iterable[bytes]):
+def _sorted(folder: pathlib.Path, partition: int, slices: Iterable[Slice]):
     with reporting(folder):
-        np.save(folder / f"partition-{partition:02}.npy", np.sort(np.concatenate([np.frombuffer(block, ENTRY) for block in blocks])))
+        save(folder / f"partition-{partition:02}.npy", np.sort(take(slices)))
 
 
 @dataclasses.dataclass(frozen=True)

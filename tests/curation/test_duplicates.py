@@ -10,6 +10,7 @@ from research.core.errors import UserError
 from research.curation import ngrams
 from research.curation.documents import Dropped
 from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
+from tests.curation import near_duplicates
 from tests.curation.stages import after, texts
 
 NEAR = NearDuplicates(ngram=3, threshold=0.75, bands=20, rows=5, seed=0)
@@ -123,3 +124,14 @@ def test_bits_that_differ_leave_one_part_the_same():
 def test_parameters_without_sense_are_refused(wrong):
     with pytest.raises(UserError, match="near_duplicates"):
         NearDuplicates(**dict(ngram=5, threshold=0.8, bands=14, rows=8, seed=0) | wrong)
+
+
+@pytest.mark.slow
+def test_of_debians_descriptions_near_duplicates_are_found_and_nothing_else():
+    documents = near_duplicates.sample(2000, seed=0)
+    pairs = near_duplicates.similar_pairs(documents, 5, 0.75)
+    like = {later for _, later, _ in pairs}
+    found = near_duplicates.dropped(near_duplicates.KINDS["configs/data/debian.py"], documents)
+    assert len(like) > 20
+    assert len(found & like) >= 0.95 * len(like)
+    assert len(found & like) >= 0.95 * len(found)
