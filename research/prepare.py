@@ -44,7 +44,7 @@ try:
     from research.curation.preparation import Recipe, prepare
     from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
 except ModuleNotFoundError as e:
-    sys.exit(f"error: there is no package {e.name}, which preparing data needs: pip install 'lodestar-research[data]'.")
+    sys.exit(f"error: there is no package {str(e.name).partition('.')[0]}, which preparing data needs: pip install 'lodestar-research[data]'.")
 
 FETCHERS = {  # name -> function() -> the pattern of the files that it fetched
     "debian": lambda: str(debian.fetch() / "debian-*.jsonl"),

@@ -2,10 +2,12 @@
 
     python -m research.report sweeps/lr [--metric=validation/loss] [--out=DIRECTORY]
     python -m research.report runs/one runs/other
+    python -m research.report path/to/tfds/debian/1.0.0
 
 Writes index.html, which needs nothing beside it, curves.png, parallel.png (of runs that differ in two fields or more), runs.csv, table.md and table.tex, and
 prints the table. Runs that differ in their seed alone are one row: mean ± standard error, the best in bold. --metric, any number of times: which to show; else
-all that was validated. Absent --out: `report` in the one directory given, else here.
+all that was validated. Absent --out: `report` in the one directory given, else here. Of a data set that research.prepare made:
+what each rule did to its documents, as index.html and funnel.png beside it.
 """
 
 import pathlib
@@ -14,13 +16,15 @@ from absl import flags
 
 from configs import base
 from research.core.errors import UserError, run_command
-from research.reports import figures, tables
+from research.reports import figures, funnel, tables
 from research.reports.page import page
 from research.reports.runs import find_runs, grouped, metrics_of
 
 
 def main(argv):
     paths, wanted, out = arguments(argv)
+    if (paths[0] / "manifest.json").is_file():
+        return report_on_data(paths)
     runs, waiting = find_runs(paths, base.get_config())
     known = metrics_of(runs)
     if unknown := [name for name in wanted if name not in known]:
@@ -50,6 +54,13 @@ def main(argv):
     }.items():
         (out / name).write_text(text)
     print(f"{markdown}\n{latex}\nIn {out}: index.html, runs.csv, table.md, table.tex, {', '.join(path.name for path in pictures.values())}")
+
+
+def report_on_data(paths: list[pathlib.Path]):
+    """The funnel of each prepared data set, in its own folder."""
+    for path in paths:
+        funnel.write(funnel.read_manifest(path), path)
+        print(f"In {path}: index.html, funnel.png")
 
 
 def arguments(argv) -> tuple[list[pathlib.Path], list[str], pathlib.Path]:

@@ -128,7 +128,9 @@ class Language:
                 )
 
     def __call__(self, document: Document) -> Document | Dropped:
-        language, probability = _identifier().classify(document["text"])
+        text = document["text"]
+        shouted = sum(map(str.isupper, text)) > len(text) / 2  # of such it has learned little
+        language, probability = _identifier().classify(text.lower() if shouted else text)
         if language not in self.keep:
             return Dropped("language not in keep")
         if probability < self.least:

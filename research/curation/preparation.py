@@ -95,7 +95,7 @@ def together(parts: list[Part], size: int) -> list[list[Part]]:
     shards: list[list[Part]] = []
     room = 0
     for part in parts:
-        if part.size is None or part.size > room:
+        if not shards or part.size is None or part.size > room:
             shards.append([])
             room = size
         shards[-1].append(part)

@@ -7,7 +7,9 @@ which no rule takes for a copy.
 """
 
 import json
+import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile

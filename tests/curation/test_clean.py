@@ -186,3 +186,8 @@ def test_doubtful_languages_go():
 def test_an_unknown_language_is_refused_with_near_ones():
     with pytest.raises(UserError, match="language.keep has 'eng', .* the nearest are en, "):
         make(Language, "language", keep=("de", "eng"))
+
+
+def test_a_text_in_capitals_is_in_the_same_language():
+    text = "The cat sat on the mat, and looked out of the window at the birds that were singing in the garden."
+    assert make(Language, "language")(document(text.upper())) == document(text.upper(), language="en")

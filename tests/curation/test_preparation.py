@@ -9,12 +9,12 @@ from tensorflow_datasets.core import read_only_builder
 from research.core.errors import UserError
 from research.curation import preparation
 from research.curation.clean import Fields
-from research.curation.documents import Dropped
+from research.curation.documents import Dropped, Part
 from research.curation.duplicates import ExactDuplicates, NearDuplicates
 from research.curation.engine import Engine
 from research.curation.inputs import JsonLines
 from research.curation.passages import RepeatedPassages
-from research.curation.preparation import Recipe, prepare
+from research.curation.preparation import Recipe, prepare, together
 
 FIELDS = Fields(required=("text",), numbers=(), defaults=(), max_characters=None)
 OUTPUT = dict(fields=("text",), numbers=(), label=None, classes=(), validation=0.2, test=0.0, split_by="key")
@@ -130,6 +130,12 @@ def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_pat
         file.write('{"text": "one more"}\n')
     with pytest.raises(UserError, match="prepared from another input"):
         prepare(recipe(tmp_path), Engine(1, []))
+
+
+def test_small_parts_are_taken_together_and_large_ones_alone():
+    parts = [Part("", str(i), size=size) for i, size in enumerate([0, 4, 3, 4, 20, 1, None, 2, 8])]
+    assert [[part.size for part in shard] for shard in together(parts, 10)] == [[0, 4, 3], [4], [20], [1], [None], [2, 8]]
+    assert together([], 10) == []
 
 
 def test_a_rule_that_drops_all_is_named_with_its_reasons(tmp_path):

@@ -1,0 +1,145 @@
+"""The command that prepares data, and its recipes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from research import prepare, report, train
+from research.core import config as config_lib
+from research.core.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs" / "data").glob("*.py") if "def get_config" in path.read_text())
+WORDS = "the quick brown fox and its friends have to be over the lazy dog that sleeps in a warm and quiet place of the old house".split()
+
+
+def texts(count: int) -> list[str]:
+    """English enough for the rules."""
+    return [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 26)) + f" and that is number {i} of the list." for i in range(1, count + 1)]
+
+
+def write(folder: pathlib.Path, lines) -> pathlib.Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "a.jsonl").write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return folder / "a.jsonl"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs the command on the base recipe, with few rules, in this process."""
+
+    def run(*more, rules="('fields','unicode','exact_duplicates')", files=tmp_path / "in" / "*.jsonl"):
+        argv = ["prepare", "--config=configs/data/base.py", f"--config.input.files={files}", f"--config.output.dir={tmp_path / 'tfds'}", "--workers=1"]
+        prepare.main([*argv, f"--config.rules={rules}", *more])
+        return tmp_path / "tfds" / "mine" / "1.0.0"
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_every_recipe_is_made_of_what_there_is(recipe, monkeypatch):
+    monkeypatch.setattr(prepare, "FETCHERS", dict.fromkeys(prepare.FETCHERS, lambda: "fetched/*.jsonl"))
+    _, config = config_lib.parse(["prepare", f"--config={recipe}"])
+    made = prepare.recipe(config)
+    assert [name for name, _ in made.rules] == list(config.rules)
+    assert "dir" not in made.fields["output"]  # where a data set lies does not change what it is
+
+
+def test_every_rule_can_be_made_of_the_base_recipe():
+    _, config = config_lib.parse(["prepare", "--config=configs/data/base.py", "--config.contamination.sets=('a',)", f"--config.word_list.file={__file__}"])
+    for name, rule in prepare.RULES.items():
+        assert rule(config), name
+
+
+def test_raw_text_becomes_a_data_set_with_a_report_that_a_run_trains_on_and_remembers(tmp_path, command, capsys):
+    write(tmp_path / "in", [{"text": text} for text in texts(60) + texts(5)] + ["no JSON"])
+    place = command()
+    out = capsys.readouterr().out
+    assert "| exact_duplicates | 65 | 60 | 5 |" in out
+    assert {path.name for path in place.iterdir()} >= {"manifest.json", "index.html", "funnel.png", "timing.json", "dataset_info.json"}
+    assert "malformed: no JSON" in (place / "index.html").read_text()
+    manifest = json.loads((place / "manifest.json").read_text())
+    assert manifest["recipe"]["rules"] == ["fields", "unicode", "exact_duplicates"]
+    fields = "model.width=16 model.layers=1 model.heads=2 model.mlp_width=16 model.vocab_size=300 data.tokenizer_type=byte_bpe data.length=16 data.batch_size=8"
+    fields = [f"--config.{field}" for field in f"{fields} data.eval_batch_size=8 run.steps=1 optimizer.schedule=constant optimizer.warmup_steps=0 data.name=mine data.dir={tmp_path / 'tfds'}".split()]
+    train.main(["train", "--config=configs/gpt/tiny.py", f"--workdir={tmp_path / 'run'}", *fields])
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert set(provenance["starts"][0]["data"]["train/16"]) >= {"preparation_sha256"}
+
+
+def test_the_same_command_again_does_nothing_and_says_so(tmp_path, command, capsys):
+    write(tmp_path / "in", [{"text": text} for text in texts(60)])
+    command()
+    capsys.readouterr()
+    command()
+    assert "Prepared before, by the same recipe from the same input" in capsys.readouterr().out
+
+
+def test_the_report_of_a_data_set_is_made_again(tmp_path, command):
+    write(tmp_path / "in", [{"text": text} for text in texts(60)])
+    place = command()
+    before = (place / "index.html").read_text()
+    (place / "index.html").unlink()
+    report.main(["report", str(place)])
+    assert (place / "index.html").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "lines, more, message",
+    [
+        ([], (), "no document"),
+        ([{"text": "a b"}], ("--config.rules=('fields','gopher_quality')",), r"the rule gopher_quality drops all of 1 documents .* fewer words than min_words \(1\)"),
+        ([{"text": "a b"}], ("--config.rules=('nonsense',)",), "config.rules is 'nonsense': choose one of fields, unicode"),
+        ([{"text": "a b"}], ("--config.input.format=docx",), "config.input.format is 'docx': choose one of text, lines"),
+        ([{"text": "a b"}], ("--config.input.files=nowhere/*.jsonl",), "no file matches nowhere"),
+        ([{"text": "a b"}], ("--config.name=My-Data",), "config.name 'My-Data'"),
+        ([{"text": "a b"}], ("--config.near_duplicate.rows=3",), "near_duplicate"),
+        ([{"text": "a b"}], ("--config.output.label_field=text",), "name its classes as output.classes"),
+        ([{"text": "a b"}], ("--config.output.fields=('text','url')",), "has no 'url'; it has key, text"),
+        ([{"title": "a b"}], (), "no line at the beginning of .* has a text in 'text', but: title"),
+        ([{"text": "a b"}], ("--config.rules=('contamination',)", "--config.contamination.sets=('nothing',)"), "nothing is no file, and no data set"),
+    ],
+)
+def test_what_cannot_work_is_one_line_that_says_what_to_do(tmp_path, command, lines, more, message):
+    write(tmp_path / "in", lines)
+    with pytest.raises(UserError, match=message) as e:
+        command(*more)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "tfds" / "mine" / "1.0.0").exists()
+
+
+def test_a_file_that_is_not_utf_8_and_a_corrupt_archive_are_named(tmp_path, command):
+    path = write(tmp_path / "in", [{"text": text} for text in texts(10)])
+    path.write_bytes(path.read_bytes() + b'{"text": "caf\xe9"}\n')
+    with pytest.raises(UserError, match="a.jsonl is not utf-8: the byte at"):
+        command()
+    path.unlink()
+    (tmp_path / "in" / "b.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00garbage")
+    with pytest.raises(UserError, match="b.jsonl.gz cannot be read"):
+        command(files=tmp_path / "in" / "*.gz")
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['warcio'] = None; import research.prepare"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: there is no package warcio, which preparing data needs: pip install 'lodestar-research[data]'."
+
+
+@pytest.mark.parametrize("config, name", [("vit/tiny.py", "sheet.png"), ("bert/sentiment_tiny.py", "sheet.html")])
+def test_a_contact_sheet_shows_what_training_sees(tmp_path, config, name, capsys):
+    sheet = tmp_path / name
+    more = ["--config.data.randaugment_layers=2"] if name.endswith("png") else ["--config.data.word_dropout=0.3"]
+    prepare.main(["prepare", "--show=aug", f"--config=configs/{config}", f"--out={sheet}", "--rows=3", "--epochs=2", *more])
+    assert f"In {sheet}: 3 examples" in capsys.readouterr().out
+    assert sheet.stat().st_size > 1000
+    if name.endswith("html"):
+        assert sheet.read_text().count("epoch 1") == 3 and "<del>" in sheet.read_text()
+
+
+def test_a_recipe_has_no_augmentation_to_show():
+    with pytest.raises(UserError, match="--show=aug is of a config that trains"):
+        prepare.main(["prepare", "--show=aug", "--config=configs/data/base.py"])
