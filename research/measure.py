@@ -22,6 +22,9 @@ from research.training import evaluate, probe
 
 def validation_examples(config, corpus: Corpus, split: str) -> grain.MapDataset:
     """The examples an evaluation sees: the same for every run, since their seed is 0."""
+    if (name := config.data.validation_name) is not None:
+        config = config_lib.changed(config, {"data.name": name})
+        corpus = corpus.of(config)
     examples = build.examples_of(config, corpus, split, config.data.length, training=False)
     return grain.MapDataset.range(len(examples)).seed(0).random_map(examples.example)
 

@@ -1,5 +1,6 @@
 """The command that prepares data, and its recipes."""
 
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -63,11 +64,14 @@ def test_raw_text_becomes_a_data_set_with_a_report_that_a_run_trains_on_and_reme
     assert "malformed: no JSON" in (place / "index.html").read_text()
     manifest = json.loads((place / "manifest.json").read_text())
     assert manifest["recipe"]["rules"] == ["fields", "unicode", "exact_duplicates"]
+    command("--config.name=other")
     fields = "model.width=16 model.layers=1 model.heads=2 model.mlp_width=16 model.vocab_size=300 data.tokenizer_type=byte_bpe data.length=16 data.batch_size=8"
-    fields = [f"--config.{field}" for field in f"{fields} data.eval_batch_size=8 run.steps=1 optimizer.schedule=constant optimizer.warmup_steps=0 data.name=mine data.dir={tmp_path / 'tfds'}".split()]
+    fields = [f"--config.{field}" for field in f"{fields} data.eval_batch_size=8 run.steps=1 optimizer.schedule=constant optimizer.warmup_steps=0 data.name=mine data.validation_name=other data.dir={tmp_path / 'tfds'}".split()]
     train.main(["train", "--config=configs/gpt/tiny.py", f"--workdir={tmp_path / 'run'}", *fields])
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert set(provenance["starts"][0]["data"]["train/16"]) >= {"preparation_sha256"}
+    seen = provenance["starts"][0]["data"]
+    assert seen["train/16"]["preparation_sha256"] == hashlib.sha256((place / "manifest.json").read_bytes()).hexdigest()
+    assert seen["train/16"]["documents"].startswith("mine/") and seen["validation/16"]["documents"].startswith("other/")
 
 
 def test_the_same_command_again_does_nothing_and_says_so(tmp_path, command, capsys):

@@ -5,14 +5,17 @@ What is said in research/curation/inputs.py of parts, keys, records that are mal
 
 import codecs
 import dataclasses
+import io
 import pathlib
 import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
+from PIL import Image
 from warcio.archiveiterator import WARCIterator
 from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeadersParser
@@ -65,7 +68,8 @@ class Parquet:
 class Tfds:
     """Each example of a split is one document: strings as text, images as the bytes of their files, all else as Python has it.
 
-    A data set that has no `text_field` but one feature that is an image has it as `image`.
+    The feature `image_field` is its `image`, pixels (H, W, 1 or 3) uint8 as a PNG file; where it is not named and there is no `text_field`, the one that is an
+    image.
 
     Args:
       datasets: a table of our own data sets: name -> TFDS builder class.
@@ -75,6 +79,7 @@ class Tfds:
     dir: str | None
     split: str
     text_field: str
+    image_field: str | None
     key_field: str | None
     datasets: dict
 
@@ -83,7 +88,7 @@ class Tfds:
         features = builder.info.features
         if self._image(features) is None:
             require_fields(features, records.name, text_field=self.text_field)
-        require_fields(features, records.name, key_field=self.key_field)
+        require_fields(features, records.name, image_field=self.image_field, key_field=self.key_field)
         parts, first = [], 0
         for file in builder.info.splits[self.split].file_instructions:
             end = first + file.take
@@ -98,7 +103,7 @@ class Tfds:
         for i in range(part.start, len(records) if part.stop is None else part.stop):
             example = with_strings(records[i], builder.info.features)
             if image is not None:
-                example["image"] = example.pop(image)
+                example["image"] = encoded(example.pop(image))
             yield document(plain(example), f"{records.name}:{i}", self.text_field, self.key_field)
 
     def _open(self) -> tuple[tfds.core.DatasetBuilder, Records]:
@@ -108,9 +113,20 @@ class Tfds:
         return builder, Records(builder, self.split, {})
 
     def _image(self, features) -> str | None:
-        """The one feature that is an image, of a data set without text."""
+        """The feature that is named, or the one that is an image, of a data set without text."""
+        if self.image_field is not None:
+            return self.image_field
         images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
         return images[0] if len(images) == 1 and self.text_field not in features else None
+
+
+def encoded(image: bytes | np.ndarray) -> bytes:
+    """The file of an image, of pixels as PNG."""
+    if isinstance(image, bytes):
+        return image
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
 
 
 def with_strings(value: Any, feature) -> Any:

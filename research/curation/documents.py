@@ -8,13 +8,10 @@ Document = dict[str, Any]
 
 
 class Dropped(NamedTuple):
-    """In place of a document: it goes, and why.
-
-    Reasons are few, so that they can be counted: what is of this document alone is in `detail`, which stands beside the examples.
-    """
+    """In place of a document: it goes, and why. The reason is one of few, so that they can be counted: no figure of the document is in it."""
 
     why: str
-    detail: str = ""
+    like: Document | None = None  # the earlier document that it is like
 
 
 class Rule(Protocol):

@@ -23,7 +23,7 @@ from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
 from research.curation.engine import Engine, done, reporting
 from research.curation.exchange import Slice, give, save, take
-from research.curation.passes import Effect, excerpt
+from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 
 REMEMBERED = 4096  # what earlier documents are compared by, kept by a worker
@@ -64,10 +64,8 @@ class Duplicates:
         earlier, documents = dict(zip(found["later"].tolist(), found["earlier"].tolist())), Shards(before)
 
         def effect(place: Place, document: Document) -> Document | Dropped:
-            if (like := earlier.get(int(place))) is None:
-                return document
-            first = documents[Place.of(like)]
-            return Dropped("an earlier document is like it", f"{first['key']}: {excerpt(first)}")
+            like = earlier.get(int(place))
+            return document if like is None else Dropped("an earlier document is like it", documents[Place.of(like)])
 
         return effect
 

@@ -1,12 +1,16 @@
 """A pass over the documents: each part is read, goes through the rules one document at a time, and is written; what became of it is counted."""
 
+import base64
 import dataclasses
 import heapq
+import io
 import json
 import pathlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+
+from PIL import Image
 
 from research.core.files import write_atomically
 from research.curation.documents import Document, Dropped, Rule, characters
@@ -16,6 +20,7 @@ from research.curation.shards import Place
 
 KEPT = 10  # examples of what a rule dropped, and of what it changed
 EXCERPT = 240  # characters of one
+THUMBNAIL = 64  # pixels of a side of an image, at most
 
 Effect = Callable[[Place, Document], Document | Dropped]  # of a stage that compared documents with each other
 
@@ -35,7 +40,7 @@ class Tally:
         self.counts.update(documents_in=1, characters_in=characters(before))
         if isinstance(after, Dropped):
             self.why[after.why] += 1
-            self._keep("dropped", before, lambda: {"why": after.why, "detail": after.detail, "text": excerpt(before)})
+            self._keep("dropped", before, lambda: {"why": after.why, **excerpt(before), **like(after)})
         else:
             self.counts.update(documents_out=1, characters_out=characters(after), documents_changed=after is not before)
             if after is not before and after.get("text") != before.get("text"):
@@ -51,9 +56,21 @@ class Tally:
         return {"rule": self.rule, **self.counts, "why": dict(sorted(self.why.items())), **examples, "seconds": self.seconds}
 
 
-def excerpt(document: Document) -> str:
-    """The beginning of a text, or how large an image is."""
-    return str(document["text"])[:EXCERPT] if "text" in document else f"<{characters(document)} bytes>"
+def excerpt(document: Document) -> dict[str, str]:
+    """The beginning of a text, and an image made small, a PNG file in base64."""
+    shown = {"text": str(document["text"])[:EXCERPT]} if "text" in document else {}
+    if "image" in document:
+        small = io.BytesIO()
+        with Image.open(io.BytesIO(document["image"])) as image:
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            image.convert("RGB").save(small, "PNG")
+        shown["image"] = base64.b64encode(small.getvalue()).decode()
+    return shown
+
+
+def like(dropped: Dropped) -> dict:
+    """What a document is like, if that is why it goes."""
+    return {} if dropped.like is None else {"like": {"key": dropped.like["key"], **excerpt(dropped.like)}}
 
 
 def difference(before: str, after: str) -> tuple[str, str]:

@@ -36,9 +36,9 @@ class Corpus:
             self.vocabulary = tokenizers.vocabulary(self.tokenizer, config.data.end_token)
 
     def of(self, config) -> "Corpus":
-        """The data set that another config names, with the tokenizer of this one."""
+        """The data set that another config names, with the tokenizer of this one, and noted in its manifest."""
         other = Corpus(config, self._datasets, None, None)
-        other.tokenizer, other.vocabulary = self.tokenizer, self.vocabulary
+        other.tokenizer, other.vocabulary, other.manifest = self.tokenizer, self.vocabulary, self.manifest
         return other
 
     @functools.cached_property

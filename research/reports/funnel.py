@@ -88,8 +88,12 @@ def page(manifest: dict, plot: pathlib.Path) -> str:
 
 
 def _example(example: dict) -> str:
-    lines = [f'<p class="key">{html.escape(example["key"])}{": " + html.escape(example["why"]) if "why" in example else ""}</p>']
-    lines += [f"<p>{html.escape(example[name])}</p>" for name in ("text", "before", "after") if name in example]
-    if example.get("detail"):
-        lines.append(f'<p class="key">{html.escape(example["detail"])}</p>')
-    return f'<div class="example">{"".join(lines)}</div>'
+    parts = [f'<p class="key">{html.escape(example["key"])}{": " + html.escape(example["why"]) if "why" in example else ""}</p>', _content(example)]
+    if "like" in example:
+        parts += [f'<p class="key">like {html.escape(example["like"]["key"])}</p>', _content(example["like"])]
+    return f'<div class="example">{"".join(parts)}</div>'
+
+
+def _content(example: dict) -> str:
+    images = [f'<img alt="" src="data:image/png;base64,{example["image"]}">'] if "image" in example else []
+    return "".join(images + [f"<p>{html.escape(example[name])}</p>" for name in ("text", "before", "after") if name in example])

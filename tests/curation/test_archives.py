@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -88,7 +89,7 @@ class Everything(tfds.core.GeneratorBasedBuilder):
 def everything(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("tfds"))
     return lambda **fields: Tfds(
-        **{"name": "everything", "dir": folder, "split": "train", "text_field": "text", "key_field": None, "datasets": {"everything": Everything}}
+        **{"name": "everything", "dir": folder, "split": "train", "text_field": "text", "image_field": None, "key_field": None, "datasets": {"everything": Everything}}
         | fields
     )
 
@@ -150,9 +151,34 @@ class Pictures(tfds.core.GeneratorBasedBuilder):
 
 
 def test_the_image_of_a_data_set_without_text_is_the_document(tmp_path):
-    format = Tfds(name="pictures", dir=str(tmp_path), split="train", text_field="text", key_field=None, datasets={"pictures": Pictures})
+    format = Tfds(name="pictures", dir=str(tmp_path), split="train", text_field="text", image_field=None, key_field=None, datasets={"pictures": Pictures})
     found = sorted(all_of(format), key=lambda document: document["label"])
     assert [(document["image"], document["label"]) for document in found] == [(b"bytes of 0", 0), (b"bytes of 1", 1)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_that_are_named_become_the_file_of_an_image(tmp_path, channels):
+    pixels = np.arange(4 * 5 * channels, dtype=np.uint8).reshape(4, 5, channels)
+
+    class Pixels(tfds.core.GeneratorBasedBuilder):
+        name = f"pixels_{channels}"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"pixels": tfds.features.Tensor(shape=(4, 5, channels), dtype=np.uint8), "text": tfds.features.Text()}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": [(0, {"pixels": pixels, "text": "a picture"})]}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    fields = dict(dir=str(tmp_path), split="train", text_field="text", image_field="pixels", key_field=None, datasets={"pixels": Pixels})
+    (found,) = all_of(Tfds(name="pixels", **fields))
+    assert found["text"] == "a picture" and "pixels" not in found
+    with Image.open(io.BytesIO(found["image"])) as image:
+        assert np.array_equal(np.asarray(image).reshape(4, 5, channels), pixels)
 
 
 def response(html, content_type="text/html", status="200 OK", kind="response", **headers):

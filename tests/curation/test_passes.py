@@ -8,7 +8,7 @@ from research.curation.passes import EXCERPT, KEPT, Pass, Tally, difference
 
 
 def drop_short(document):
-    return Dropped("short", f"{len(document['text'])}") if len(document["text"]) < 4 else document
+    return Dropped("short", {"key": "other", "text": "xyz"}) if len(document["text"]) < 4 else document
 
 
 def shout(document):
@@ -33,7 +33,9 @@ def test_each_rule_counts_what_it_is_given_and_what_it_leaves(tmp_path):
     first, second = counted["rules"]
     assert (first["documents_in"], first["documents_out"], first["characters_in"], first["characters_out"]) == (3, 2, 12, 9)
     assert first["why"] == {"short": 1}
-    assert [(example["key"], example["why"], example["detail"], example["text"]) for example in first["dropped"]] == [("a", "short", "3", "abc")]
+    assert [(example["key"], example["why"], example["like"], example["text"]) for example in first["dropped"]] == [
+        ("a", "short", {"key": "other", "text": "xyz"}, "abc")
+    ]
     assert (second["documents_in"], second["documents_changed"]) == (2, 1)
     assert [(example["before"], example["after"]) for example in second["changed"]] == [("abcd", "ABCD")]
     assert counted["written"] == {"written": 2}
