@@ -37,7 +37,7 @@ try:
     from research.curation.clean import Fields, Html, Language, Unicode
     from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
     from research.curation.engine import Engine
-    from research.curation.inputs import Images, JsonLines, Lines, Text
+    from research.curation.inputs import Csv, Images, JsonLines, Lines, Text
     from research.curation.markup import DebianDescription
     from research.curation.passages import Contamination, RepeatedPassages, evaluation_texts
     from research.curation.pii import Pii
@@ -55,6 +55,7 @@ FORMATS = {  # name -> function(group `input` of a recipe, with its files) -> Fo
     "text": lambda group: from_fields(Text, group),
     "lines": lambda group: from_fields(Lines, group),
     "jsonl": lambda group: from_fields(JsonLines, group),
+    "csv": lambda group: from_fields(Csv, group),
     "parquet": lambda group: from_fields(Parquet, group),
     "warc": lambda group: from_fields(Warc, group),
     "wikitext": lambda group: from_fields(Wikitext, group),

@@ -14,16 +14,16 @@ def get_config():
     c.seed = 0  # of MinHash
 
     c.input = ConfigDict()
-    c.input.format = "jsonl"  # a row of FORMATS in research/prepare.py (text, lines, jsonl, parquet, warc, wikitext, images, tfds), or "package.module:Class"
+    c.input.format = "jsonl"  # a row of FORMATS in research/prepare.py (text, lines, jsonl, csv, parquet, warc, wikitext, images, tfds), or "package.module:Class"
     c.input.files = placeholder(str)  # a pattern, as "crawl/*.warc.gz"; of images their folder; absent: what `fetch` fetches
     c.input.fetch = placeholder(str)  # what fetches the files: a row of FETCHERS in research/prepare.py (debian, wikipedia_dump), or "package.module:function"
-    c.input.text_field = "text"  # jsonl, parquet, tfds: the field that holds the text
+    c.input.text_field = "text"  # jsonl, csv, parquet, tfds: the field that holds the text
     c.input.image_field = placeholder(str)  # tfds: the field that holds the image; absent: none, or the only one of a data set without text
-    c.input.key_field = placeholder(str)  # jsonl, parquet, tfds: the field that tells documents apart; absent: file and place in it
+    c.input.key_field = placeholder(str)  # jsonl, csv, parquet, tfds: the field that tells documents apart; absent: file and place in it
     c.input.name = placeholder(str)  # tfds: the data set; its folder is input.dir
     c.input.dir = placeholder(str)  # tfds: as data.dir of a training config
     c.input.split = "train"  # tfds: any split
-    c.input.encoding = "utf-8"  # text, jsonl: what else than that is refused
+    c.input.encoding = "utf-8"  # text, lines, jsonl, csv: what else than that is refused
     c.input.part_size = 4_000_000  # bytes of a file of text that one worker takes at a time
 
     c.rules = (  # rows of RULES in research/prepare.py, or "package.module:Class" of the config, in order

@@ -87,8 +87,7 @@ def _bar(folder: pathlib.Path, tasks: int, what: str) -> Iterator[None]:
         with tqdm(total=tasks, desc=what, unit=" parts", delay=1) as bar:
             while True:
                 last = stop.wait(EVERY)
-                bar.n = sum(1 for _ in folder.glob("[0-9]*.json"))
-                bar.refresh()
+                bar.update(sum(1 for _ in folder.glob("[0-9]*.json")) - bar.n)
                 if last:
                     return
 

@@ -10,6 +10,7 @@ text, so that the rule `fields` drops and counts it. What is wrong with a whole 
 """
 
 import contextlib
+import csv
 import dataclasses
 import glob
 import io
@@ -34,7 +35,7 @@ from research.data.images import decode
 
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # of pyarrow, which, unlike Beam, notices where a file was cut off
 COMPRESSED = (*CODECS, ".xz")
-UNREADABLE = (OSError, EOFError, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError, ElementTree.ParseError, ArchiveLoadFailed)
+UNREADABLE = (OSError, EOFError, csv.Error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError, ElementTree.ParseError, ArchiveLoadFailed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,34 @@ class JsonLines:
         if fields or reasons:
             there = "; ".join(filter(None, [", ".join(sorted(fields)), ", ".join(f"lines with {reason}" for reason in sorted(reasons))]))
             raise UserError(f"no line at the beginning of {part.path} has a text in {self.text_field!r}, but: {there}. Set input.text_field.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Csv:
+    """Each row of a table is one document, with its cells as they stand; the first line names the columns."""
+
+    files: str | None
+    encoding: str
+    text_field: str
+    key_field: str | None
+
+    def __post_init__(self):
+        require_encoding(self.encoding)
+
+    def parts(self) -> list[Part]:
+        return matched(self.files)
+
+    def read(self, part: Part) -> Iterator[Document]:
+        csv.field_size_limit(2**31 - 1)  # characters of a cell; else 131,072
+        with opened(part.path) as file:
+            rows = csv.DictReader(io.TextIOWrapper(file, self.encoding, newline=""))
+            if missing := {self.text_field, self.key_field} - {None, *(rows.fieldnames or ())}:
+                raise UserError(f"{part.path} has no column {', '.join(sorted(map(str, missing)))}: it has {', '.join(rows.fieldnames or ())}. Set input.text_field.")
+            for number, row in enumerate(rows):
+                if None in row or None in row.values():
+                    yield {"key": f"{part.name}:{number}", "malformed": "more cells than columns, or fewer"}
+                else:
+                    yield document(plain(row), f"{part.name}:{number}", self.text_field, self.key_field)
 
 
 @dataclasses.dataclass(frozen=True)

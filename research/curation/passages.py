@@ -74,7 +74,10 @@ class RepeatedPassages:
             own, repeated = ngrams.word_hashes(document["text"]), list[tuple[int, int]]()
             windows = ngrams.windows(own, self.window)
             first, last = np.searchsorted(hashes, windows), np.searchsorted(hashes, windows, "right")
-            for at in np.flatnonzero(last > first):
+            there = np.flatnonzero(last > first)
+            earliest = index[first[there]]  # sorted by place too: as a rule the document itself, and nothing to compare
+            before_it = (earliest["place"] < int(place)) | (earliest["place"] == int(place)) & (earliest["word"] < there)
+            for at in there[before_it]:
                 if repeated and at < repeated[-1][1] - self.window:
                     continue  # inside what was found already
                 for entry in index[first[at] : min(last[at], first[at] + MOST)]:

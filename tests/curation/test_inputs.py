@@ -14,7 +14,7 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from PIL import Image
 
 from research.core.errors import UserError
-from research.curation.inputs import Images, JsonLines, Lines, Text, matched
+from research.curation.inputs import Csv, Images, JsonLines, Lines, Text, matched
 
 COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": lambda data: zstandard.ZstdCompressor().compress(data)}
 
@@ -247,3 +247,26 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 1 << 20
+
+
+def table(path, text, **fields):
+    path.write_text(text, encoding="utf-8")
+    return Csv(**dict(files=str(path), encoding="utf-8", text_field="text", key_field=None) | fields)
+
+
+def test_rows_of_a_table_are_documents_with_their_cells(tmp_path):
+    long = "x" * 200_000
+    format = table(tmp_path / "a.csv", f'id,text,label\n1,"Two lines,\nand a comma: é",positive\n2,{long},\n3\n')
+    assert all_of(format) == [
+        {"key": "a.csv:0", "id": "1", "text": "Two lines,\nand a comma: é", "label": "positive"},
+        {"key": "a.csv:1", "id": "2", "text": long, "label": ""},
+        {"key": "a.csv:2", "malformed": "more cells than columns, or fewer"},
+    ]
+    assert [document["key"] for document in all_of(table(tmp_path / "b.csv", "id,text\n7,one\n8,two\n", key_field="id"))] == ["7", "8"]
+
+
+def test_a_table_without_the_column_says_which_it_has(tmp_path):
+    with pytest.raises(UserError, match="b.csv has no column text: it has id, review. Set input.text_field."):
+        all_of(table(tmp_path / "b.csv", "id,review\n1,good\n"))
+    with pytest.raises(UserError, match="no column number: it has id, text"):
+        all_of(table(tmp_path / "c.csv", "id,text\n1,good\n", key_field="number"))
