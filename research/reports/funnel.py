@@ -19,7 +19,8 @@ STYLE = """
 .example { border-left: 3px solid color-mix(in srgb, currentColor 25%, transparent); margin: .6rem 0; padding: .1rem .8rem; }
 .example p { margin: .2rem 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .example .key { font-size: .85em; color: color-mix(in srgb, currentColor 65%, transparent); }
-h3 { font-size: 1rem; margin-bottom: .3rem; } summary { cursor: pointer; }
+.example .before { color: color-mix(in srgb, currentColor 65%, transparent); border-bottom: 1px dashed; }
+td:last-child { white-space: normal; min-width: 20rem; overflow-wrap: anywhere; } td { vertical-align: top; } summary { cursor: pointer; }
 """
 
 
@@ -96,4 +97,4 @@ def _example(example: dict) -> str:
 
 def _content(example: dict) -> str:
     images = [f'<img alt="" src="data:image/png;base64,{example["image"]}">'] if "image" in example else []
-    return "".join(images + [f"<p>{html.escape(example[name])}</p>" for name in ("text", "before", "after") if name in example])
+    return "".join(images + [f'<p class="{name}">{html.escape(example[name])}</p>' for name in ("text", "before", "after") if name in example])
