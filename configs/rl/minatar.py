@@ -30,5 +30,5 @@ def get_config(name="SpaceInvaders"):
     c.data.update(batch_size=1024)
     c.rl.update(experience="control", environment=environment.name, games=64, moves=128, updates=24, eval_games=128)
     c.optimizer.update(learning_rate=1e-3, weight_decay=0.0, schedule="warmup_linear", warmup_steps=0, clip_norm=0.5)
-    c.run.update(steps=4800, log_every=24, eval_every=480, save_every=2400, best_metric="validation/mean_return", best_mode="max")
+    c.run.update(steps=4800, log_every=24, eval_every=1200, save_every=2400, best_metric="validation/mean_return", best_mode="max")
     return c

@@ -42,19 +42,20 @@ class Engine:
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # of an error each worker would print all it knows
         with _bar(folder, tasks, what):
             try:
-                options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={self._workers}", *self._options])
-                with beam.Pipeline(self._runner(folder), options) as p:
+                workers = min(self._workers, len(waiting))  # each takes seconds to start
+                options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={workers}", *self._options])
+                with beam.Pipeline(self._runner(workers, folder), options) as p:
                     pipeline(p | "Numbers" >> beam.Create(waiting) | beam.Reshuffle())
             except Exception as e:
                 if (folder / ERROR).exists():
                     raise UserError((folder / ERROR).read_text()) from e
                 raise
 
-    def _runner(self, folder: pathlib.Path) -> FnApiRunner | None:
+    def _runner(self, workers: int, folder: pathlib.Path) -> FnApiRunner | None:
         """Beam's runner of this machine, in this process or with workers that say what they do in a file; None: the one that the options name."""
         if any(option.startswith("--runner") for option in self._options):
             return None
-        if self._workers == 1:
+        if workers == 1:
             return FnApiRunner()
         worker = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>> {shlex.quote(str(folder / 'workers.log'))}"
         return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
@@ -87,7 +88,8 @@ def _bar(folder: pathlib.Path, tasks: int, what: str) -> Iterator[None]:
         with tqdm(total=tasks, desc=what, unit=" parts", delay=1) as bar:
             while True:
                 last = stop.wait(EVERY)
-                bar.update(sum(1 for _ in folder.glob("[0-9]*.json")) - bar.n)
+                if now := sum(1 for _ in folder.glob("[0-9]*.json")) - bar.n:
+                    bar.update(now)
                 if last:
                     return
 
