@@ -123,9 +123,9 @@ def get_config():
     c.data.train_split = "train"  # any TFDS split, "train[:99%]" too
     c.data.validation_split = "validation"  # likewise
     c.data.validation_name = placeholder(str)  # the data set that evaluations are of; absent: data.name
-    c.data.tokenizer = placeholder(str)  # its file or Hugging Face directory; absent: that of init.from, else a new one of the training split
+    c.data.tokenizer = placeholder(str)  # its file or Hugging Face directory; absent: that of init.from, else that of the prepared data set, else a new one of the training split
     c.data.end_token = placeholder(str)  # the token that ends a text; absent: <|endoftext|>, [SEP] or </s>
-    c.data.tokenizer_type = "wordpiece"  # what is trained: wordpiece (BERT's, uncased) or byte_bpe (GPT-2's)
+    c.data.tokenizer_type = "wordpiece"  # what is trained, where there is none yet: wordpiece (BERT's, uncased), byte_bpe (GPT-2's), unigram (SentencePiece's)
     c.data.batch_size = 256  # examples in a step, over all devices
     c.data.eval_batch_size = 256  # examples in a batch of an evaluation
     c.data.length = 512  # tokens in an example

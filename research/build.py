@@ -241,7 +241,8 @@ def trackers(config, workdir: pathlib.Path) -> list[Tracker]:
 
 
 def make_corpus(config, workdir: pathlib.Path) -> Corpus:
-    """The data of a run. Its tokenizer is the run's own, else the one given, else that of the run it starts from, else newly trained."""
+    """The data of a run. Its tokenizer is the run's own, else the one given, else that of the run it starts from, else the one that the data set was
+    prepared with (research/curation/tokens.py), else newly trained."""
     kept = workdir / "tokenizer.json"
     if not kept.exists():
         kept = config.data.tokenizer and named_tokenizer(config.data.tokenizer)

@@ -27,6 +27,7 @@ from research.core.errors import UserError, run_command
 from research.data import debian, wikipedia_sample
 from research.data.corpus import Corpus
 from research.data.fetch import cache_dir, package_member
+from research.data.tokenizer import TRAINERS
 from research.reports import funnel
 from research.reports.contact_sheet import contact_sheet
 from research.reports.tables import markdown
@@ -43,6 +44,7 @@ try:
     from research.curation.pii import Pii
     from research.curation.preparation import Recipe, prepare
     from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
+    from research.curation.tokens import Tokens
 except ModuleNotFoundError as e:
     sys.exit(f"error: there is no package {str(e.name).partition('.')[0]}, which preparing data needs: pip install 'lodestar-research[data]'.")
 
@@ -92,6 +94,8 @@ def main(argv):
     values, config = config_lib.parse(argv, define)
     made = recipe(config)
     manifest, now = prepare(made, Engine(values.workers, values.beam))
+    if made.tokens is not None:
+        made.tokens.store(made.place, manifest["splits"])
     funnel.write(manifest, made.place)
     summarise(made.place, manifest, now)
 
@@ -109,6 +113,7 @@ def recipe(config) -> Recipe:
         format=look_up(FORMATS, config.input.format, "input.format")(found(config.input)),
         rules=tuple((name, look_up(RULES, name, "rules")(config)) for name in config.rules),
         part_size=config.input.part_size,
+        tokens=tokens(config),
         output=dict(
             fields=o.fields,
             numbers=config.fields.numbers,
@@ -128,6 +133,18 @@ def found(group):
     return config_lib.changed(group, {"files": look_up(FETCHERS, group.fetch, "input.fetch")()})
 
 
+def tokens(config) -> Tokens | None:
+    """What is trained and counted once the data set is written; None where nothing is."""
+    group = config.tokens
+    if group.type is None:
+        return None
+    if "text" not in config.output.fields:
+        raise UserError(f"tokens.type is {group.type}, but output.fields, {', '.join(config.output.fields)}, have no text: leave tokens.type out.")
+    if group.language is not None and group.length is not None:
+        raise UserError("tokens.length is of rows of packed_text, which wants texts whole: leave out that or tokens.language.")
+    return from_fields(Tokens, group, train=look_up(TRAINERS, group.type, "tokens.type"))
+
+
 def fields(config) -> dict:
     """The recipe as JSON has it, but for where its data set lies."""
     fields = config.to_dict()
@@ -140,8 +157,9 @@ def summarise(place: pathlib.Path, manifest: dict, now: bool):
     print(markdown(header, body))
     print(f"{'Prepared' if now else 'Prepared before, by the same recipe from the same input'}: " + ", ".join(f"{n:,} {split}" for split, n in manifest["splits"].items()))
     print(f"In {place}: manifest.json, index.html, funnel.png, timing.json")
-    folder = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
-    print(f"Next: python -m research.train --config=configs/gpt/tiny.py --config.data.name={manifest['name']}{folder} --workdir=runs/{manifest['name']}")
+    fields = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
+    fields += f" --config.model.vocab_size={manifest['tokens']['vocabulary']}" if "tokens" in manifest else ""
+    print(f"Next: a run on it, python -m research.train --config=... --config.data.name={manifest['name']}{fields} --workdir=runs/{manifest['name']}")
 
 
 def show(what: str, argv):

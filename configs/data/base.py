@@ -111,6 +111,12 @@ def get_config():
     c.contamination.ngram = 13  # words; a document that shares so many in a row is dropped
     c.contamination.min_words = 8  # of an example that is shorter than ngram: it counts whole
 
+    c.tokens = ConfigDict()  # a tokenizer of the data set's own, which training uses, all splits cut into its tokens, and what these are like
+    c.tokens.type = placeholder(str)  # wordpiece, byte_bpe, unigram, or "package.module:function", trained on the split train; absent: none
+    c.tokens.vocab_size = 32_000  # tokens that it has, at most
+    c.tokens.language = placeholder(str)  # by whose rules sentences end, for data.source=sentence_pairs; absent: texts stay whole, for packed_text
+    c.tokens.length = placeholder(int)  # of the rows of packed_text that are counted; absent: none
+
     c.output = ConfigDict()
     c.output.dir = placeholder(str)  # where TFDS keeps data sets, as data.dir of a training config; absent: `tfds` in the cache
     c.output.fields = ("text",)  # of a document that the data set has, beside its key

@@ -24,6 +24,7 @@ from research.curation.engine import Engine, done, reporting
 from research.curation.output import Output
 from research.curation.passes import KEPT, Effect, Pass
 from research.curation.shards import Shards
+from research.curation.tokens import Tokens
 
 PACKAGES = ("apache-beam", "array-record", "datasketch", "ftfy", "ImageHash", "phonenumbers", "pillow", "py3langid", "tensorflow-datasets", "tokenizers", "trafilatura", "warcio")
 FILES = 100  # of the input that one worker hashes at a time
@@ -58,6 +59,7 @@ class Recipe:
     rules: tuple[tuple[str, Rule | Stage], ...]
     output: dict  # the fields of Output that the config knows
     part_size: int  # bytes of small parts that make one shard
+    tokens: Tokens | None = None  # None: the data set has no tokenizer of its own
 
     @property
     def place(self) -> pathlib.Path:
@@ -196,7 +198,9 @@ def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict]) -> dict:
     if empty := [split for split, size in splits.items() if not size]:
         raise UserError(f"no document fell into the split {empty[0]}, of {sum(splits.values())}: change output.validation or output.test, or leave that split out (0).")
     output.finish(sizes, f"Prepared by the recipe {_key(recipe.fields)}.")
-    return {"splits": splits, "output": {path.name: _sha256(str(path)) for path in sorted(output.folder.glob("*.array_record-*"))}}
+    tokens = {} if recipe.tokens is None else {"tokens": recipe.tokens.describe(output.folder, splits)}
+    files = [*sorted(output.folder.glob("*.array_record-*")), *output.folder.glob("tokenizer.json")]
+    return {"splits": splits, "output": {path.name: _sha256(str(path)) for path in files}} | tokens
 
 
 def _hashes(engine: Engine, parts: list[Part], folder: pathlib.Path) -> list[dict]:

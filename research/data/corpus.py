@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import pathlib
 import re
 
@@ -17,11 +16,12 @@ from research.core.types import Vocabulary
 from research.data import text
 from research.data import tokenizer as tokenizers
 from research.data.fetch import cache_dir, cache_lock
-from research.data.records import Records
+from research.data.records import Records, preparation
 
 
 class Corpus:
-    """The data set that a config names and, where one is wanted, its tokenizer: the one at `kept`, else one trained on the training split.
+    """The data set that a config names and, where one is wanted, its tokenizer: the one at `kept`, else the one that
+    research.prepare made of the data set, else one trained on the training split.
 
     `datasets` is a table of our own data sets: name -> TFDS builder class. `vocab_size` is of a tokenizer that is trained; None: none is wanted.
     """
@@ -29,10 +29,11 @@ class Corpus:
     def __init__(self, config, datasets: dict, vocab_size: int | None, kept: pathlib.Path | None):
         self._config, self._datasets = config, datasets
         self.manifest: dict[str, dict] = {}  # what each split was made from, once its examples have been asked for
+        self.preparation: dict[str, str] = {}  # how research.prepare made the data set, once it has been opened
         self.tokenizer: Tokenizer | None = None
         self.vocabulary: Vocabulary | None = None
         if vocab_size is not None:
-            self.tokenizer = tokenizers.load_tokenizer(self._trained_tokenizer(vocab_size) if kept is None else kept)
+            self.tokenizer = tokenizers.load_tokenizer(kept or self._prepared_tokenizer() or self._trained_tokenizer(vocab_size))
             self.vocabulary = tokenizers.vocabulary(self.tokenizer, config.data.end_token)
 
     def of(self, config) -> "Corpus":
@@ -43,7 +44,9 @@ class Corpus:
 
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
-        return dataset_builder(self._datasets, self._config.data.name, self._config.data.dir)
+        builder = dataset_builder(self._datasets, self._config.data.name, self._config.data.dir)
+        self.preparation = preparation(builder)
+        return builder
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -57,12 +60,6 @@ class Corpus:
     def label_dtype(self):
         """int32 where data.label_field holds the numbers of classes, float32 where it holds a score."""
         return np.float32 if np.issubdtype(self.builder.info.features[self._config.data.label_field].np_dtype, np.floating) else np.int32
-
-    @property
-    def preparation(self) -> dict[str, str]:
-        """How research.prepare made the data set: the hash of its manifest; {} if it did not."""
-        path = pathlib.Path(self.builder.data_dir) / "manifest.json"
-        return {"preparation_sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
 
     def text_tools(self) -> tuple[Tokenizer, Vocabulary]:
         """(tokenizer, vocabulary). Raises UserError if the objective wants none."""
@@ -89,10 +86,14 @@ class Corpus:
             raise UserError(f"data.source={d.source} wants {', '.join(unset)}: set it to a feature of {d.name}: {features}.")
         return Records(self.builder, split, {field: (d[field], kind) for field, kind in kinds.items()})
 
+    def _prepared_tokenizer(self) -> pathlib.Path | None:
+        path = pathlib.Path(self.builder.data_dir) / "tokenizer.json"
+        return path if path.exists() else None
+
     def _trained_tokenizer(self, size: int) -> pathlib.Path:
         d = self._config.data
         train = look_up(tokenizers.TRAINERS, d.tokenizer_type, "data.tokenizer_type")
-        whole = d.tokenizer_type == "byte_bpe"  # which learns of blanks and new lines too
+        whole = d.tokenizer_type in tokenizers.OF_WHOLE_TEXTS
         documents = text.Documents(self.builder, d.train_split, d.text_field, None if whole else d.language, d.second_text_field)
         cached = cache_dir() / "tokenizers" / re.sub("[/:]", "-", f"{documents.name}-{d.tokenizer_type}-{size}-{documents.key}.json")
         with cache_lock(cached.name):

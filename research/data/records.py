@@ -1,6 +1,7 @@
 """The records of a split of a TFDS data set, by index: prepared on first use, read without TensorFlow."""
 
 import hashlib
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -62,7 +63,7 @@ class Records:
         except (ValueError, KeyError) as e:
             raise UserError(f"{builder.info.full_name} has no split {split!r} ({e}); it has: {', '.join(builder.info.splits)}.") from e
         self.name = f"{builder.info.full_name}:{split}"
-        self._place = builder.data_dir
+        self._made = builder.data_dir, *preparation(builder).values()
 
     def __len__(self):
         return len(self._source)
@@ -72,7 +73,13 @@ class Records:
 
     def key(self, *how) -> str:
         """Sixteen characters that name these records and `how` they are read: of what is made from them and kept."""
-        return hashlib.sha256("\n".join(map(str, (self.name, *how, self._place))).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(map(str, (self.name, *how, *self._made))).encode()).hexdigest()[:16]
+
+
+def preparation(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """How research.prepare made a data set: the hash of its manifest; {} if it did not."""
+    path = pathlib.Path(builder.data_dir) / "manifest.json"
+    return {"preparation_sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.exists() else {}
 
 
 def usable(records: Records, test) -> np.ndarray:

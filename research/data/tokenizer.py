@@ -1,4 +1,4 @@
-"""Tokenizers: WordPiece, byte-level BPE or Unigram trained with Hugging Face `tokenizers`, or loaded from a tokenizer.json or a vocabulary's own files."""
+"""Tokenizers: WordPiece, byte-level BPE or Unigram, trained by Hugging Face `tokenizers` or loaded from a tokenizer.json or a vocabulary's files."""
 
 import json
 import pathlib
@@ -63,17 +63,19 @@ def train_byte_bpe(documents, vocab_size: int) -> tokenizers.Tokenizer:
 def train_unigram(documents, vocab_size: int) -> tokenizers.Tokenizer:
     """SentencePiece's tokenizer, a unigram language model (arXiv 1804.10959, section 3.2), learned from `documents` (each a list of texts).
 
-    Of `vocab_size` tokens, at most, five are BERT's special ones, of which [SEP] ends a text where no other does; 256 are the bytes that rare characters
-    are made of, so that nothing is unknown; then come the common characters, and pieces of words, likeliest first. A text comes back from its tokens as NFKC
-    has it, but for one blank that it begins with, and ▁, which becomes a blank.
+    Of `vocab_size` tokens, at most, five are BERT's special ones, of which [SEP] ends a text; 256 are the bytes that rare characters are made of, so
+    that nothing is unknown; then come the common characters and the pieces of words, likeliest first. A text comes back from its tokens as NFKC has
+    it, but for one blank that it begins with, and ▁, which becomes a blank.
 
-    The same each time: the library's trainer adds probabilities up in the order of a hash table, so that their last digits differ, and which of two equal
-    pieces comes first. What is taken from it is the set of pieces. Their probabilities are found again, all equal at first, by EM of which the E step cuts
-    each text in its likeliest way: that counts whole numbers. Raises UserError if `vocab_size` has no room for the characters.
+    The same each time: the trainer adds probabilities up in the order of a hash table, so that their last digits differ, and which of equal pieces is
+    first. Only the set of pieces comes from it, which has not been seen to hang on those digits. Their probabilities are found again, all equal at
+    first, by EM of which the E step cuts each text in its likeliest way: that counts whole numbers.
+
+    Raises UserError if `vocab_size` has no room for the characters.
     """
     alphabet = _alphabet(documents)
     room = vocab_size - len(SPECIAL) - len(BYTES)
-    if room <= len(alphabet):
+    if room <= len(alphabet):  # where there is room for no more than them the trainer gives more than it was asked for
         least = len(SPECIAL) + len(BYTES) + len(alphabet) + 1
         raise UserError(f"a unigram vocabulary of this text has at least {least} tokens, vocab_size is {vocab_size}: raise it.")
     learner = tokenizers.Tokenizer(models.Unigram())
@@ -195,7 +197,8 @@ def _uses(tokenizer: tokenizers.Tokenizer, documents) -> np.ndarray:
 
 def _words() -> pre_tokenizers.PreTokenizer:
     """Words with ▁ for the blank before them, which the first has too; white space other than blanks by itself."""
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(tokenizers.Regex(r"[^\S ]+"), "isolated"), pre_tokenizers.Metaspace(prepend_scheme="first")])
+    others = pre_tokenizers.Split(tokenizers.Regex(r"[^\S ]+"), "isolated")
+    return pre_tokenizers.Sequence([others, pre_tokenizers.Metaspace(prepend_scheme="first")])
 
 
 def _unigram(pieces) -> tokenizers.Tokenizer:

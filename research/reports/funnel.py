@@ -50,6 +50,20 @@ def rows(manifest: dict) -> tuple[list[str], list[list[Cell]]]:
     return header, body
 
 
+def tokens(counted: dict) -> tuple[list[str], list[list[Cell]]]:
+    """(header, a row for each split): how many tokens there are, what they stand for and how documents and rows are filled with them."""
+    header = ["split", "documents", "tokens", "a word", "characters of one", "unknown", "of the vocabulary"]
+    header += [f"of a document, {q}" for q in next(iter(counted["splits"].values()))["tokens_of_a_document"]]
+    header += [] if counted["length"] is None else [f"rows of {counted['length']:,}", "filled"]
+    body = []
+    for split, of in counted["splits"].items():
+        row = [split, f"{of['documents']:,}", f"{of['tokens']:,}", f"{of['tokens_per_word']:.2f}", f"{of['characters_per_token']:.2f}"]
+        row += [f"{of['unknown']:.2%}", f"{of['vocabulary_used']:.1%}", *(f"{n:,}" for n in of["tokens_of_a_document"].values())]
+        row += [] if counted["length"] is None else [f"{of['rows']:,}", f"{of['packing_efficiency']:.1%}"]
+        body.append([Cell(text) for text in row])
+    return header, body
+
+
 def funnel(manifest: dict, path: pathlib.Path):
     """How many documents and characters are left after each rule, as shares of what came in."""
     rules = manifest["rules"]
@@ -75,6 +89,8 @@ def page(manifest: dict, plot: pathlib.Path) -> str:
     splits = ", ".join(f"{size:,} for {split}" for split, size in manifest["splits"].items())
     title = f"{manifest['name']} {manifest['version']}"
     parts = [note(f"{splits}. In the picture, grey is what a rule took away."), picture("What is left after each rule", plot), table(*rows(manifest))]
+    if "tokens" in manifest:
+        parts += [f"<h2>Its {manifest['tokens']['vocabulary']:,} tokens</h2>", table(*tokens(manifest["tokens"]))]
     parts.append("<h2>What was dropped, and changed</h2>")
     for rule in manifest["rules"]:
         for which, told in (("dropped", "dropped"), ("changed", "changed")):

@@ -1,12 +1,19 @@
 import json
 import subprocess
 import sys
+import unicodedata
 
+import jax
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from research import build
 from research.core.errors import UserError
+from research.core.types import loss_value
 from research.data import tokenizer as tokenizers
+from research.data.text_stream import TextStream
+from tests.tiny import tiny_config
+from tests.tiny_text import document
 
 DOCUMENTS = [["The cat sat on the mat.", "The dogs sat on the cats."], ["Unaffable dogs and cats ran."]] * 20
 
@@ -46,17 +53,19 @@ def test_loads_both_formats(trained, tmp_path):
         assert tokenizers.load_tokenizer(tmp_path / name).encode("the unaffable cats", "ran").ids == trained.encode("the unaffable cats", "ran").ids
 
 
+def elsewhere(train: str, documents, size: int) -> str:
+    """What another process trains, whose hash tables have another order."""
+    code = f"from research.data import tokenizer; print(tokenizer.{train}({documents!r}, {size}).to_str(), end='')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
 def byte_bpe():
     return tokenizers.train_byte_bpe(DOCUMENTS, 280)
 
 
 def test_byte_bpe_training_is_deterministic(byte_bpe):
-    """In another process too, whose hash tables have another order."""
-    assert tokenizers.train_byte_bpe(DOCUMENTS, 280).to_str() == byte_bpe.to_str()
-    code = "from tests.data.test_tokenizer import *; print(tokenizers.train_byte_bpe(DOCUMENTS, 280).to_str(), end='')"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout == byte_bpe.to_str()
+    assert tokenizers.train_byte_bpe(DOCUMENTS, 280).to_str() == elsewhere("train_byte_bpe", DOCUMENTS, 280) == byte_bpe.to_str()
 
 
 @pytest.mark.short
@@ -88,6 +97,94 @@ def test_byte_bpe_loads_both_formats(byte_bpe, tmp_path):
         tokenizers.load_tokenizer(tmp_path / "vocab.json")
 
 
+TEXTS = [[document(i, 0)] for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def unigram():
+    return tokenizers.train_unigram(TEXTS, 340)
+
+
+def test_unigram_training_is_deterministic(unigram):
+    assert tokenizers.train_unigram(TEXTS, 340).to_str() == elsewhere("train_unigram", TEXTS, 340) == unigram.to_str()
+
+
+@pytest.mark.short
+@pytest.mark.parametrize(
+    "text", ["The cat.\n\n  Sat\ton é 漢字 👍\r\n\n\n", "x ", "", "\x00\u200b\ufeff", "Ａ\u00a0ﬁ", "a[SEP]b", "<0x41> ##ing <0x"]
+)
+def test_unigram_gives_any_text_back_as_nfkc_has_it(unigram, text):
+    ids = unigram.encode(text, add_special_tokens=False).ids
+    assert unigram.decode(ids, skip_special_tokens=False) == unicodedata.normalize("NFKC", text)
+    assert tokenizers.SPECIAL.index("[UNK]") not in ids
+
+
+def test_a_unigram_text_streams_as_it_is(unigram):
+    """A character of several bytes comes when its last does."""
+    ids = unigram.encode("Aa 漢字 ab").ids
+    stream = TextStream(unigram, ids[:1], [])
+    pieces = [stream.push(token) for token in ids[1:]] + [stream.close()]
+    assert "".join(pieces) == unigram.decode(ids).removeprefix(unigram.decode(ids[:1])) and {"漢", "字"} <= set(pieces)
+
+
+def test_unigram_pieces_are_the_likeliest_first_and_shorten_the_text(unigram):
+    scores = [score for _, score in json.loads(unigram.to_str())["model"]["vocab"]]
+    learned = scores[len(tokenizers.SPECIAL) + len(tokenizers.BYTES) :]
+    assert learned == sorted(learned, reverse=True) and -20 < learned[-1] and learned[0] < 0
+    assert unigram.get_vocab_size() <= 340
+    tokens = unigram.encode(TEXTS[0][0]).tokens
+    assert len(tokens) < len(TEXTS[0][0]) / 2 and "▁ab" in tokens
+
+
+def test_unigram_has_the_tokens_that_both_kinds_of_model_need(unigram):
+    v = tokenizers.vocabulary(unigram)
+    assert (v.pad, v.cls, v.sep, v.mask, v.end, v.separators) == (0, 2, 3, 4, 3, 1) and v.size == unigram.get_vocab_size()
+    encoded = unigram.encode("aa ba. zq [MASK] ab\nab")
+    assert encoded.tokens == ["▁aa", "▁ba", ".", "▁", "<0x7A>", "<0x71>", " [MASK]", "▁ab", "\n", "a", "b"]  # the blank before it is the mask's
+    assert [v.continues[i] for i in encoded.ids] == [False, False, True, False, True, True, False, False, False, True, True]
+
+
+def test_rare_characters_are_bytes_to_unigram():
+    common = [["ab ba ab abba baab " * 100]] * 10
+    found = tokenizers.train_unigram([*common, ["é"]], 300)
+    assert found.token_to_id("é") is None and found.encode("é").tokens == ["▁", "<0xC3>", "<0xA9>"]
+    assert tokenizers.train_unigram([*common, ["é" * 100]], 300).token_to_id("é") is not None
+
+
+def test_a_unigram_vocabulary_has_room_for_the_characters():
+    with pytest.raises(UserError, match="at least 284 tokens, vocab_size is 283"):
+        tokenizers.train_unigram([["ab aba bab abb baa"]], 283)
+    assert tokenizers.train_unigram([["ab aba bab abb baa"]], 284).get_vocab_size() <= 284
+
+
+def test_unigram_loads_from_its_file(unigram, tmp_path):
+    unigram.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizers.load_tokenizer(tmp_path / "tokenizer.json").to_str() == unigram.to_str()
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "causal_lm"])
+def test_a_model_trains_on_unigram_tokens(cache, tmp_path, kind):
+    gpt = dict(model__name="gpt", model__norm="pre", objective__name="causal_lm", data__source="packed_text") if kind == "causal_lm" else {}
+    config = tiny_config(data__tokenizer_type="unigram", model__vocab_size=340, model__layers=1, optimizer__warmup_steps=0, **gpt)
+    corpus = build.make_corpus(config, tmp_path)
+    assert corpus.text_tools()[0].to_str() == tokenizers.train_unigram(TEXTS, 340).to_str()
+    e = build.experiment(config, corpus.vocabulary, jax.devices()[:1])
+    source = build.training_source(e, corpus)
+    with e.in_force():
+        state, losses = e.init(), []
+        for _ in range(8):
+            state, measured = e.train_step(state, e.place(source.next(None), config.data.batch_size))
+            losses.append(float(loss_value(measured["loss"])))
+    assert losses[-1] < losses[0]
+
+
+def test_documents_are_encoded_in_order_each_text_by_itself(trained):
+    documents = [[], ["the cat", ""], ["sat"]] * 50
+    found = list(tokenizers.encoded(trained, documents))
+    assert [texts for texts, _ in found] == documents
+    assert [tokens for _, tokens in found[:3]] == [[trained.encode(text, add_special_tokens=False).ids for text in texts] for texts in documents[:3]]
+
+
 def stored_bpe(path, words, merges):
     (path / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
@@ -114,7 +211,7 @@ def test_a_stored_vocabulary_of_clip(tmp_path):
 
 
 def test_a_byte_bpe_vocabulary_has_room_for_the_bytes():
-    with pytest.raises(UserError, match="at least 257 tokens, model.vocab_size is 256"):
+    with pytest.raises(UserError, match="at least 257 tokens, vocab_size is 256"):
         tokenizers.train_byte_bpe(DOCUMENTS, 256)
 
 
