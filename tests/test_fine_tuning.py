@@ -75,6 +75,7 @@ def test_an_adapted_run_is_evaluated_like_any_other(adapted):
     assert json.loads(call(evaluate, f"--workdir={adapted}")) == validation(adapted)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_merged_parameters_of_an_adapted_one(adapted, tmp_path):
     start = ["--config=tests/tiny.py:1", *MESH, *CLASSIFY, f"--config.init.from={adapted}", "--config.optimizer.learning_rate=1e-12"]
     call(train, *start, "--config.lora.rank=3", "--config.optimizer.warmup_steps=0", f"--workdir={tmp_path}/run")

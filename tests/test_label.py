@@ -139,6 +139,7 @@ def test_what_is_held_out_is_of_the_data_that_validates(workdir, tmp_path):
     assert "tells low, high apart, --held_out has neg, pos" in error(*arguments, "--held_out=train")
 
 
+@pytest.mark.slow
 def test_texts_that_a_run_was_trained_on_are_left_out(workdir, tmp_path):
     run, out = workdir("class"), f"--out={tmp_path}/out.csv"
     assert "was trained on the labels of all these texts" in error("--pseudo", f"--workdir={run}", DATA, out)

@@ -133,7 +133,7 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
     assert done.stderr.strip().splitlines()[-1] == "error: there is no package warcio, which preparing data needs: pip install 'lodestar-research[data]'."
 
 
-@pytest.mark.parametrize("config, name", [("vit/tiny.py", "sheet.png"), ("bert/sentiment_tiny.py", "sheet.html")])
+@pytest.mark.parametrize("config, name", [("vit/tiny.py", "sheet.png"), pytest.param("bert/sentiment_tiny.py", "sheet.html", marks=pytest.mark.slow)])
 def test_a_contact_sheet_shows_what_training_sees(tmp_path, config, name, capsys):
     sheet = tmp_path / name
     more = ["--config.data.randaugment_layers=2"] if name.endswith("png") else ["--config.data.word_dropout=0.3"]

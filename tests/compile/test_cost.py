@@ -118,7 +118,8 @@ def train_cost(**changes):
         return e, cost(e.train_step, (e.shapes, e.trained.example_batch), e.mesh, None)
 
 
-@pytest.mark.parametrize("tensor", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor", [1, 2])
 def test_scanned_and_unrolled_cost_the_same(tensor):
     model = {
         "model__layers": 6,

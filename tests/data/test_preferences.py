@@ -31,7 +31,8 @@ def test_a_pair_is_its_prompt_with_either_completion_and_an_end(source):
             assert real.sum() == len(prompt) + len(completion) + 1 and not tokens[~real].any() and not (mask & ~real).any()
 
 
-@pytest.mark.parametrize("objective", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("dpo", "kto")), "reward_model"])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["dpo", "kto", "reward_model"])
 def test_preferences_are_learned_from_a_data_set(cache, tmp_path, objective):
     steps = ["--config.run.steps=20", "--config.run.eval_every=20", "--config.run.eval_first=False", "--config.model.pool=last"]
     call(train, f"--config=tests/rl/tiny_pairs.py:{objective}", f"--workdir={tmp_path}/run", *steps)

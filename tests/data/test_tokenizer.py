@@ -162,7 +162,7 @@ def test_unigram_loads_from_its_file(unigram, tmp_path):
     assert tokenizers.load_tokenizer(tmp_path / "tokenizer.json").to_str() == unigram.to_str()
 
 
-@pytest.mark.parametrize("kind", ["masked_lm", "causal_lm"])
+@pytest.mark.parametrize("kind", [pytest.param("masked_lm", marks=pytest.mark.slow), "causal_lm"])
 def test_a_model_trains_on_unigram_tokens(cache, tmp_path, kind):
     gpt = dict(model__name="gpt", model__norm="pre", objective__name="causal_lm", data__source="packed_text") if kind == "causal_lm" else {}
     config = tiny_config(data__tokenizer_type="unigram", model__vocab_size=340, model__layers=1, optimizer__warmup_steps=0, **gpt)

@@ -50,7 +50,7 @@ def chooses(name, evaluate=None, explore=False, watched=False):
     return jax.jit(player(name, Watched(GAME.name) if watched else GAME, evaluate, explore))
 
 
-@pytest.mark.parametrize("name, simulations, most", [("puct", 9, 0), ("gumbel", 24, 3)])
+@pytest.mark.parametrize("name, simulations, most", [pytest.param("puct", 9, 0, marks=pytest.mark.slow), ("gumbel", 24, 3)])
 def test_who_knows_the_worth_of_positions_does_not_lose_and_who_has_it_the_wrong_way_round_does(name, simulations, most):
     """Over all games that there can be. Gumbel's means over few replies, some of which nobody would make, err now and then even so."""
     arena = Arena(GAME, perfect.predict, name, simulations, ("any",), 2, 0)

@@ -221,6 +221,7 @@ def rounds(e, workdir, steps=5):
     return source, batches, losses, jax.device_get(state.params), moves
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight(tmp_path):
     """Five steps, and games before the first and the fourth: the same moves, the same batches."""
     (one, *alone), (eight, *split) = (rounds(agent(devices), tmp_path) for devices in (jax.devices()[:1], None))
@@ -270,6 +271,7 @@ def same_experience(a, b, step):
         np.testing.assert_array_equal(x, other[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_within_a_round_and_resumed_is_the_run_never_stopped(whole, tmp_path):
     """Bit for bit: figures, parameters, and the games under way."""
     assert "Step 4 of 7: stopped" in call(train, TINY, f"--workdir={tmp_path}/parts", "--until=4")  # where it is measured, not where it collects
