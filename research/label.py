@@ -138,10 +138,16 @@ def pseudo(values, config):
     precision = pseudo_labels.precision_at(values.threshold, found.probabilities_NC, found.labels_N)
     data = run.not_trained_on(read(values, config))
     p_NC = pseudo_labels.tempered(run.probabilities(data), found.temperature)
+    if p_NC.max() < values.threshold:
+        raise UserError(
+            f"once calibrated, the run is as sure as --threshold={values.threshold:g} of none of {len(p_NC):,} texts, at most {p_NC.max():.3f}: lower it, "
+            "or label more."
+        )
+    right = f"right in {precision.value:.1%} ({precision.low:.1%} to {precision.high:.1%})" if precision.number else "how often it is right cannot be told"
     print(
         f"On {len(found.labels_N):,} texts of {values.held_out}, with the temperature {found.temperature:.2f} that suits as many others, the "
         f"expected calibration error is {found.after.error:.3f}; without it {found.before.error:.3f}. Of {precision.number:,} of these the run is "
-        f"sure enough, and right in {precision.value:.1%} ({precision.low:.1%} to {precision.high:.1%})."
+        f"sure enough, and {right}."
     )
     classes = run.classes or tuple(map(str, range(p_NC.shape[1])))
     save(out, data, p_NC, p_NC.max(1) >= values.threshold, classes, f"{run.workdir} at step {run.step}")

@@ -127,6 +127,9 @@ def test_what_a_run_is_sure_of_is_labelled(workdir, tmp_path):
         first, second = of_predict["labels"]
         wanted = pseudo_labels.tempered(np.array([[first["probability"], second["probability"]]]), temperature)[0, 0]
         assert row["label"] == first["label"] and float(row["confidence"]) == pytest.approx(wanted, abs=0.01)
+    out.unlink()
+    assert "as sure as --threshold=1 of none of 24 texts, at most 0." in error("--pseudo", f"--workdir={run}", f"--data={new}", "--threshold=1", f"--out={out}")
+    assert not out.exists()
     sure = sorted(float(row["confidence"]) for row in rows)[12]
     call("--pseudo", f"--workdir={run}", f"--data={new}", f"--threshold={sure}", f"--out={out}")
     assert {row["key"] for row in table.read(out)} == {row["key"] for row in rows if float(row["confidence"]) >= sure}

@@ -28,7 +28,7 @@ from research.tables import DATASETS
 
 SEEDS = flags.DEFINE_integer("seeds", 5, "How often.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where runs go, and what is done already is found; absent: a temporary folder.")
-LABELS, POOL, THRESHOLD = 200, 3000, 0.95
+LABELS, POOL, THRESHOLD = 200, 3000, 0.8
 WAYS = ("200 labels", "+ augmentation", "+ pseudo-labels", "+ active choice")
 
 
