@@ -104,6 +104,8 @@ def recipe(config) -> Recipe:
     """What a recipe's config says, every name of it looked up."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", config.name) or not re.fullmatch(r"\d+\.\d+\.\d+", config.version):
         raise UserError(f"config.name {config.name!r} and config.version {config.version!r} must be as TFDS has them: such as my_corpus and 1.0.0.")
+    if not config.rules:
+        raise UserError("config.rules names no rule: `fields` is the least, which drops documents without a text.")
     o = config.output
     return Recipe(
         name=config.name,

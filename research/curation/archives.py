@@ -102,9 +102,8 @@ class Tfds:
         image = self._image(builder.info.features)
         for i in range(part.start, len(records) if part.stop is None else part.stop):
             example = with_strings(records[i], builder.info.features)
-            if image is not None:
-                example["image"] = encoded(example.pop(image))
-            yield document(plain(example), f"{records.name}:{i}", self.text_field, self.key_field)
+            picture = {} if image is None else {"image": encoded(example.pop(image))}
+            yield document(plain(example), f"{records.name}:{i}", self.text_field, self.key_field) | picture
 
     def _open(self) -> tuple[tfds.core.DatasetBuilder, Records]:
         if self.name is None:

@@ -2,8 +2,6 @@
 
 import logging
 
-from research.core.errors import UserError
-
 logging.disable(logging.WARNING)
 try:
     import apache_beam as beam
@@ -11,8 +9,6 @@ try:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
-except ModuleNotFoundError as e:
-    raise UserError(f"there is no package {e.name}, which preparing data needs: pip install 'lodestar-research[data]'.") from e
 finally:
     logging.disable(logging.NOTSET)
 

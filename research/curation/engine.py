@@ -44,20 +44,20 @@ class Engine:
             try:
                 workers = min(self._workers, len(waiting))  # each takes seconds to start
                 options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={workers}", *self._options])
-                with beam.Pipeline(self._runner(workers, folder), options) as p:
+                with beam.Pipeline(self._runner(workers), options) as p:
                     pipeline(p | "Numbers" >> beam.Create(waiting) | beam.Reshuffle())
             except Exception as e:
-                if (folder / ERROR).exists():
+                if (folder / ERROR).exists() and (folder / ERROR).stat().st_size:
                     raise UserError((folder / ERROR).read_text()) from e
                 raise
 
-    def _runner(self, workers: int, folder: pathlib.Path) -> FnApiRunner | None:
-        """Beam's runner of this machine, in this process or with workers that say what they do in a file; None: the one that the options name."""
+    def _runner(self, workers: int) -> FnApiRunner | None:
+        """Beam's runner of this machine, in this process or with workers, whose errors come back by Beam; None: the one that the options name."""
         if any(option.startswith("--runner") for option in self._options):
             return None
         if workers == 1:
             return FnApiRunner()
-        worker = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>> {shlex.quote(str(folder / 'workers.log'))}"
+        worker = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2> /dev/null"
         return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
 
 
@@ -69,9 +69,9 @@ def reporting(folder: pathlib.Path) -> Iterator[None]:
     except UserError as e:
         write_atomically(folder / ERROR, str(e))
         raise
-    except OSError as e:
+    except Exception as e:
         if is_disk_full(e):
-            (folder / ERROR).write_text(disk_full(e.filename))
+            (folder / ERROR).write_text(disk_full(getattr(e, "filename", None)))
         raise
 
 

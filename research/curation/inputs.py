@@ -127,9 +127,10 @@ class Csv:
     def read(self, part: Part) -> Iterator[Document]:
         csv.field_size_limit(2**31 - 1)  # characters of a cell; else 131,072
         with opened(part.path) as file:
-            rows = csv.DictReader(io.TextIOWrapper(file, self.encoding, newline=""))
+            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig" if self.encoding == "utf-8" else self.encoding, newline=""))
             if missing := {self.text_field, self.key_field} - {None, *(rows.fieldnames or ())}:
-                raise UserError(f"{part.path} has no column {', '.join(sorted(map(str, missing)))}: it has {', '.join(rows.fieldnames or ())}. Set input.text_field.")
+                there = ", ".join(rows.fieldnames or ())
+                raise UserError(f"{part.path} has no column {', '.join(sorted(map(str, missing)))}: it has {there}. Set input.text_field and key_field.")
             for number, row in enumerate(rows):
                 if None in row or None in row.values():
                     yield {"key": f"{part.name}:{number}", "malformed": "more cells than columns, or fewer"}
@@ -169,7 +170,7 @@ def document(record: dict[str, Any], place: str, text_field: str, key_field: str
         return {"key": place, "malformed": f"no {key_field}"}
     if not isinstance(text, str | None):
         return {"key": place, "malformed": f"a {text_field} that is no string"}
-    others = {name: value for name, value in record.items() if name not in ("key", "text", text_field)}
+    others = {name: value for name, value in record.items() if name not in ("key", "text", "image", "malformed", text_field)}
     return {"key": str(key), **others} | ({} if text is None else {"text": text})
 
 
@@ -198,7 +199,7 @@ def matched(pattern: str | None) -> list[Part]:
     try:
         if FileSystems.get_scheme(pattern) is None:
             pattern = os.path.expanduser(pattern)
-            pattern = os.path.join(pattern, "**", "*") if os.path.isdir(pattern) else pattern
+            pattern = os.path.join(glob.escape(pattern), "**", "*") if os.path.isdir(pattern) else pattern
             sizes = {path: os.path.getsize(path) for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)}
         else:
             sizes = {file.path: file.size_in_bytes for file in FileSystems.match([pattern])[0].metadata_list}

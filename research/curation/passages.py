@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -22,7 +21,7 @@ from research.data.corpus import dataset_builder
 from research.data.records import Records
 from research.data.text import as_text, sentences
 
-ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint32)])
+ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint32)], align=True)  # else a search in one field copies it
 MOST = 8  # places that have the same window which are tried
 REMEMBERED = 1024  # earlier documents whose words a worker keeps
 INDEX = "index.npy"
@@ -163,20 +162,17 @@ class Contamination:
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
         """Leaves in `folder` the runs of words of each set."""
         folder.mkdir(parents=True, exist_ok=True)
-        sizes = {}
         for number, name in enumerate(self.sets):
             runs: dict[int, list[np.ndarray]] = {}
-            sizes[name] = 0
             for text in self.texts(name):
                 hashes = ngrams.word_hashes(text)
-                n, sizes[name] = min(len(hashes), self.ngram), sizes[name] + 1
+                n = min(len(hashes), self.ngram)
                 if n >= self.min_words:
                     runs.setdefault(n, []).append(ngrams.windows(hashes, n))
             if not runs:
                 raise UserError(f"contamination.sets: {name} has no text of {self.min_words} words: choose another, or lower contamination.min_words.")
             for n, found in runs.items():
                 np.save(folder / f"set-{number}-{n}.npy", np.unique(np.concatenate(found)))
-        write_atomically(folder / "sizes.json", json.dumps(sizes))
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
         runs = [

@@ -28,11 +28,12 @@ Effect = Callable[[Place, Document], Document | Dropped]  # of a stage that comp
 class Tally:
     """What came to one rule and what left it: documents and characters, reasons, and a random ten of those dropped and of those changed.
 
-    Which ten is said by a hash of their keys, so that it does not depend on who counted them.
+    Which ten is said by a hash of their keys, so that it does not depend on who counted them. Of a rule that hides something (`secret`) what it changed is shown
+    as it is afterwards.
     """
 
-    def __init__(self, rule: str):
-        self.rule, self.seconds = rule, 0.0
+    def __init__(self, rule: str, secret: bool = False):
+        self.rule, self.seconds, self._secret = rule, 0.0, secret
         self.counts, self.why = Counter[str](), Counter[str]()
         self._examples: dict[str, list] = {"dropped": [], "changed": []}
 
@@ -43,23 +44,25 @@ class Tally:
             self._keep("dropped", before, lambda: {"why": after.why, **excerpt(before), **like(after)})
         else:
             self.counts.update(documents_out=1, characters_out=characters(after), documents_changed=after is not before)
-            if after is not before and after.get("text") != before.get("text"):
-                self._keep("changed", before, lambda: dict(zip(("before", "after"), difference(before["text"], after["text"]))))
+            if after.get("text") != before.get("text"):
+                shown = ("after",) if self._secret else ("before", "after")
+                self._keep("changed", before, lambda: {name: text for name, text in zip(("before", "after"), difference(before["text"], after["text"])) if name in shown})
 
     def _keep(self, which: str, document: Document, example: Callable[[], dict]):
         order, kept = -digest(f"{self.rule} {document['key']}".encode()), self._examples[which]
         if len(kept) < KEPT or order > kept[0][0]:
-            (heapq.heappushpop if len(kept) == KEPT else heapq.heappush)(kept, (order, document["key"], example()))
+            told = (order, document["key"], -self.counts["documents_in"], example())  # of equal keys the first counts, and no examples are compared
+            (heapq.heappushpop if len(kept) == KEPT else heapq.heappush)(kept, told)
 
     def result(self) -> dict:
-        examples = {which: [{"order": -order, "key": key, **told} for order, key, told in sorted(kept, key=lambda k: -k[0])] for which, kept in self._examples.items()}
+        examples = {which: [{"order": -order, "key": key, **told} for order, key, _, told in sorted(kept, key=lambda k: -k[0])] for which, kept in self._examples.items()}
         return {"rule": self.rule, **self.counts, "why": dict(sorted(self.why.items())), **examples, "seconds": self.seconds}
 
 
 def excerpt(document: Document) -> dict[str, str]:
     """The beginning of a text, and an image made small, a PNG file in base64."""
     shown = {"text": str(document["text"])[:EXCERPT]} if "text" in document else {}
-    if "image" in document:
+    if isinstance(document.get("image"), bytes):
         small = io.BytesIO()
         with Image.open(io.BytesIO(document["image"])) as image:
             image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -100,7 +103,8 @@ class Pass:
 
     def __call__(self, number: int):
         with reporting(self.folder):
-            tallies = [Tally(name) for name in ([self.effect[0]] if self.effect else []) + [name for name, _ in self.rules]]
+            tallies = [Tally(self.effect[0])] if self.effect else []
+            tallies += [Tally(name, getattr(rule, "secret", False)) for name, rule in self.rules]
             written = self.write(number, self._documents(number, tallies))
             counted = {"rules": [tally.result() for tally in tallies], "written": written}
             write_atomically(done(self.folder, number), json.dumps(counted))

@@ -56,6 +56,8 @@ class Pii:
     kinds: tuple[str, ...]
     region: str
 
+    secret = True  # what it hides is not to be in the manifest
+
     def __post_init__(self):
         for kind in self.kinds:
             if kind not in KINDS:

@@ -1,7 +1,6 @@
 """Documents on disk between two passes: a folder of array_record files, each with the documents of one part of the input, in order."""
 
 import collections
-import functools
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -65,9 +64,3 @@ class Shards:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(shard)
         return self._readers[shard]
-
-
-@functools.lru_cache(maxsize=4)
-def shards(folder: pathlib.Path) -> Shards:
-    """The shards of a folder, of which a process keeps the files open."""
-    return Shards(folder)

@@ -72,13 +72,14 @@ def funnel(manifest: dict, path: pathlib.Path):
     for axis, what in zip(axes, ("documents", "characters")):
         left = [rules[0][f"{what}_in"]] + [rule[f"{what}_out"] for rule in rules]
         shares = [100 * count / max(1, left[0]) for count in left]
-        axis.barh(names, [100] + shares[:-1], color=GONE)  # what the rule was given
-        axis.barh(names, shares, color=LEFT)
+        axis.barh(range(len(names)), [100] + shares[:-1], color=GONE)  # what the rule was given
+        axis.barh(range(len(names)), shares, color=LEFT)
         for y, (count, share) in enumerate(zip(left, shares)):
             inside = share > 35
             axis.text(share - 1 if inside else max(share, ([100] + shares)[y]) + 1, y, f"{count:,}", va="center", ha="right" if inside else "left", color="white" if inside else "black", fontsize=8)
         axis.set(title=what, xlabel="% of the input", xlim=(0, 100))
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -93,10 +94,10 @@ def page(manifest: dict, plot: pathlib.Path) -> str:
         parts += [f"<h2>Its {manifest['tokens']['vocabulary']:,} tokens</h2>", table(*tokens(manifest["tokens"]))]
     parts.append("<h2>What was dropped, and changed</h2>")
     for rule in manifest["rules"]:
-        for which, told in (("dropped", "dropped"), ("changed", "changed")):
+        for which in ("dropped", "changed"):
             if rule[which]:
                 examples = "\n".join(map(_example, rule[which]))
-                parts.append(f"<details><summary>{html.escape(rule['rule'])} {told}, for example</summary>\n{examples}\n</details>")
+                parts.append(f"<details><summary>{html.escape(rule['rule'])} {which}, for example</summary>\n{examples}\n</details>")
     parts += ["<h2>What went in</h2>", table(["file", "SHA-256"], [[Cell(file["name"]), Cell(file["sha256"])] for file in manifest["input"]])]
     parts += ["<h2>What came out</h2>", table(["file", "SHA-256"], [[Cell(name), Cell(sha256)] for name, sha256 in manifest["output"].items()])]
     parts += ["<h2>Made with</h2>", table(["package", "version"], [[Cell(name), Cell(version)] for name, version in manifest["versions"].items()])]

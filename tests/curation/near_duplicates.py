@@ -1,6 +1,6 @@
 """How many near-duplicates are found, and how many found are any: against the exact Jaccard similarity of all pairs of a random sample.
 
-    python -m tests.curation.near_duplicates [--documents=2000] [--seed=0] [--config=configs/data/debian.py]
+    python -m tests.curation.near_duplicates [--documents=2000] [--seed=0]
 
 Prints, for the parameters of the recipe and for FineWeb's, the recall and precision of the documents that an earlier one is like, and the share of pairs at each
 similarity that became candidates beside the probability that is stated.

@@ -266,7 +266,20 @@ def test_rows_of_a_table_are_documents_with_their_cells(tmp_path):
 
 
 def test_a_table_without_the_column_says_which_it_has(tmp_path):
-    with pytest.raises(UserError, match="b.csv has no column text: it has id, review. Set input.text_field."):
+    with pytest.raises(UserError, match="b.csv has no column text: it has id, review. Set input.text_field"):
         all_of(table(tmp_path / "b.csv", "id,review\n1,good\n"))
     with pytest.raises(UserError, match="no column number: it has id, text"):
         all_of(table(tmp_path / "c.csv", "id,text\n1,good\n", key_field="number"))
+
+
+def test_a_table_of_excel_and_a_folder_with_brackets_are_read(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,label\ngood,1\n".encode("utf-8-sig"))
+    assert [document["text"] for document in all_of(Csv(files=str(tmp_path / "a.csv"), encoding="utf-8", text_field="text", key_field=None))] == ["good"]
+    (tmp_path / "my [corpus]").mkdir()
+    (tmp_path / "my [corpus]" / "a.txt").write_text("one\n")
+    assert [part.name for part in matched(str(tmp_path / "my [corpus]"))]
+
+
+def test_fields_that_documents_have_a_meaning_for_are_not_taken_from_records(tmp_path):
+    (found,) = all_of(written(tmp_path, [{"text": "a", "malformed": False, "image": "http://a.b/c.png", "key": 3, "url": "u"}]))
+    assert found == {"key": "a.jsonl:0", "text": "a", "url": "u"}

@@ -68,3 +68,22 @@ def test_a_difference_is_shown_where_it_is():
     assert "é" in shown[0] and "é" not in shown[1]
     assert max(map(len, shown)) <= EXCERPT
     assert difference("same", "same and more") == ("same", "same and more")
+
+
+def test_keys_may_come_twice():
+    tally = Tally("rule")
+    for i in range(30):
+        tally.count({"key": f"{i % 3}", "text": str(i)}, Dropped("why"))
+    assert len(tally.result()["dropped"]) == KEPT
+
+
+def test_what_a_rule_hides_is_not_among_the_examples(tmp_path):
+    class Hide:
+        secret = True
+
+        def __call__(self, document):
+            return document | {"text": document["text"].replace("secret", "<HIDDEN>")}
+
+    _, counted = run(tmp_path, [{"key": "a", "text": "a secret here"}], rules=(("hide", Hide()),))
+    assert [example["after"] for example in counted["rules"][0]["changed"]] == ["a <HIDDEN> here"]
+    assert "secret" not in json.dumps(counted)
