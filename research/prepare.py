@@ -107,6 +107,8 @@ def recipe(config) -> Recipe:
     if not config.rules:
         raise UserError("config.rules names no rule: `fields` is the least, which drops documents without a text.")
     o = config.output
+    if "://" in (o.dir or ""):
+        raise UserError(f"config.output.dir is {o.dir}: mount it, and give the folder; files are put in place there as only file systems do.")
     return Recipe(
         name=config.name,
         version=config.version,

@@ -137,7 +137,7 @@ def test_what_a_run_is_sure_of_is_labelled(workdir, tmp_path):
 
 def test_what_is_held_out_is_of_the_data_that_validates(workdir, tmp_path):
     new, reviews = new_texts(tmp_path / "new.csv"), "--config.data.name=tests.tiny_labelled_text:Reviews"
-    arguments = ["--pseudo", f"--workdir={workdir('class')}", f"--data={new}", f"--out={tmp_path}/out.csv", reviews]
+    arguments = ["--pseudo", f"--workdir={workdir('class')}", f"--data={new}", f"--out={tmp_path}/out.csv", "--threshold=0.5", reviews]
     assert "On 6 texts of validation" in call(*arguments, "--config.data.validation_name=tests.tiny_text:TinyTopics")
     assert "tells low, high apart, --held_out has neg, pos" in error(*arguments, "--held_out=train")
 

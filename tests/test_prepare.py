@@ -101,6 +101,7 @@ def test_the_report_of_a_data_set_is_made_again(tmp_path, command):
         ([{"text": "a b"}], ("--config.input.files=nowhere/*.jsonl",), "no file matches nowhere"),
         ([{"text": "a b"}], ("--config.name=My-Data",), "config.name 'My-Data'"),
         ([{"text": "a b"}], ("--config.near_duplicate.rows=3",), "near_duplicate"),
+        ([{"text": "a b"}], ("--config.output.dir=gs://bucket/data",), "config.output.dir is gs://bucket/data: mount it"),
         ([{"text": "a b"}], ("--config.output.label_field=text",), "name its classes as output.classes"),
         ([{"text": "a b"}], ("--config.output.fields=('text','url')",), "has no 'url'; it has key, text"),
         ([{"title": "a b"}], (), "no line at the beginning of .* has a text in 'text', but: title"),
@@ -147,3 +148,9 @@ def test_a_contact_sheet_shows_what_training_sees(tmp_path, config, name, capsys
 def test_a_recipe_has_no_augmentation_to_show():
     with pytest.raises(UserError, match="--show=aug is of a config that trains"):
         prepare.main(["prepare", "--show=aug", "--config=configs/data/base.py"])
+
+
+def test_a_recipe_without_rules_is_refused(tmp_path, command):
+    write(tmp_path / "in", [{"text": "a b"}])
+    with pytest.raises(UserError, match="config.rules names no rule"):
+        command(rules="()")

@@ -142,8 +142,9 @@ def _sorted(folder: pathlib.Path, partition: int, slices: Iterable[Slice]):
 
 @dataclasses.dataclass(frozen=True)
 class Contamination:
-    """Drops documents that share a run of `ngram` words with a text that evaluates (arXiv 2005.14165, appendix C), or all of one that has fewer words, but
-    at least `min_words`.
+    """Drops documents that share a run of `ngram` words with a text that evaluates, or all of one that has fewer words, but at least `min_words`.
+
+    Runs of 13 words are those of arXiv 2005.14165, appendix C, where what lies around them is cut out of long documents; here the document goes.
 
     Args:
       sets: names of sets of texts.

@@ -143,7 +143,7 @@ class C4:
     """Keeps the lines of a page that are sentences, and drops pages of which too little or no prose is left (arXiv 1910.10683, section 2.2).
 
     First the markers of citations go, then lines, then what is left is judged as a page. C4's choice of language and of pages without bad words are
-    the rules `Language` and `WordList`.
+    the rules `Language` and `WordList`; what it does about spans of three sentences that came before is left to `RepeatedPassages`.
     """
 
     terminal_punctuation: bool
