@@ -15,6 +15,8 @@ from research.core.files import write_atomically
 from research.curation.beam import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
 
 EVERY = 0.2  # seconds between two looks at how far it is
+GRACE = 10  # seconds for the other workers to end what they do
+GONE = "a worker was killed, as a rule for want of memory: give fewer --workers, or a smaller input.part_size; what is done is kept."
 ERROR = "error.txt"  # in the folder of a pipeline: what the user did wrong, since Beam makes of any exception one of its own
 
 
@@ -36,29 +38,45 @@ class Engine:
             self.run(lambda numbers: numbers | "Task" >> beam.Map(task), folder, waiting, tasks, what)
 
     def run(self, pipeline: Callable, folder: pathlib.Path, waiting: list[int], tasks: int, what: str):
-        """Runs `pipeline(a PCollection of the numbers)`. Raises UserError where a task did, or the disk is full."""
+        """Runs `pipeline(a PCollection of the numbers)`. Raises UserError where a task did, the disk is full, or a worker is gone."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # of an error each worker would print all it knows
-        with _bar(folder, tasks, what):
+        workers = min(self._workers, len(waiting))  # each takes seconds to start
+        raised: list[Exception] = []
+
+        def run():
             try:
-                workers = min(self._workers, len(waiting))  # each takes seconds to start
                 options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={workers}", *self._options])
-                with beam.Pipeline(self._runner(workers), options) as p:
+                with beam.Pipeline(self._runner(workers, folder), options) as p:
                     pipeline(p | "Numbers" >> beam.Create(waiting) | beam.Reshuffle())
             except Exception as e:
-                if (folder / ERROR).exists() and (folder / ERROR).stat().st_size:
-                    raise UserError((folder / ERROR).read_text()) from e
-                raise
+                raised.append(e)
 
-    def _runner(self, workers: int) -> FnApiRunner | None:
-        """Beam's runner of this machine, in this process or with workers, whose errors come back by Beam; None: the one that the options name."""
+        thread = threading.Thread(target=run, daemon=True)  # Beam waits for ever for a worker that is gone; this process does not wait for Beam then
+        thread.start()
+        with tqdm(total=tasks, desc=what, unit=" parts", delay=1) as bar:
+            while thread.is_alive() and not told(folder):
+                thread.join(EVERY)
+                if now := sum(1 for _ in folder.glob("[0-9]*.json")) - bar.n:
+                    bar.update(now)
+        if error := told(folder):
+            thread.join(GRACE)
+            raise UserError(error) from next(iter(raised), None)
+        if raised:
+            raise raised[0]
+
+    def _runner(self, workers: int, folder: pathlib.Path) -> FnApiRunner | None:
+        """Beam's runner of this machine, in this process or with workers; None: the one that the options name.
+
+        What workers raise comes back by Beam, which would wait for ever for one that is gone: of that its shell tells.
+        """
         if any(option.startswith("--runner") for option in self._options):
             return None
         if workers == 1:
             return FnApiRunner()
         worker = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2> /dev/null"
-        return FnApiRunner(SubprocessSDKEnvironment.from_command_string(worker))
+        return FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"{worker} || echo {shlex.quote(GONE)} > {shlex.quote(str(folder / ERROR))}"))
 
 
 @contextlib.contextmanager
@@ -80,23 +98,7 @@ def done(folder: pathlib.Path, n: int) -> pathlib.Path:
     return folder / f"{n:05}.json"
 
 
-@contextlib.contextmanager
-def _bar(folder: pathlib.Path, tasks: int, what: str) -> Iterator[None]:
-    stop = threading.Event()
 
-    def watch():
-        with tqdm(total=tasks, desc=what, unit=" parts", delay=1) as bar:
-            while True:
-                last = stop.wait(EVERY)
-                if now := sum(1 for _ in folder.glob("[0-9]*.json")) - bar.n:
-                    bar.update(now)
-                if last:
-                    return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def told(folder: pathlib.Path) -> str:
+    """What a task of the pipeline of a folder has to say to the user; "" as long as nothing."""
+    return (folder / ERROR).read_text() if (folder / ERROR).exists() else ""

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import signal
 
 import pytest
 from tensorflow_datasets.core import read_only_builder
@@ -121,6 +124,34 @@ def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr("research.curation.passes.Pass.__call__", lambda *args: 1 / 0)
     manifest, _ = prepare(made, Engine(1, []))
     assert manifest["rules"][0]["documents_in"] == 126
+
+
+@dataclasses.dataclass(frozen=True)
+class KillsItsWorker:
+    """Stands for a machine that has no memory left, as long as the file is there."""
+
+    flag: str
+
+    def __call__(self, document):
+        if pathlib.Path(self.flag).exists() and document["text"].startswith("document 20 of part 1"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return document
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_told_and_what_it_leaves_goes_on(tmp_path):
+    flag = tmp_path / "flag"
+    rules = (("fields", FIELDS), ("kills", KillsItsWorker(str(flag))))
+    flag.touch()
+    made = recipe(tmp_path, *rules)
+    with pytest.raises(UserError, match="a worker was killed, as a rule for want of memory: give fewer --workers"):
+        prepare(made, Engine(2, []))
+    assert not made.place.exists()
+    flag.unlink()
+    prepare(made, Engine(1, []))
+    whole = recipe(tmp_path, *rules, out="whole")
+    prepare(whole, Engine(1, []))
+    assert everything(whole.place) == everything(made.place)
 
 
 def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_path):
