@@ -18,7 +18,7 @@ def get_config():
     c.input.files = placeholder(str)  # a pattern, as "crawl/*.warc.gz"; of images their folder; absent: what `fetch` fetches
     c.input.fetch = placeholder(str)  # what fetches the files: a row of FETCHERS in research/prepare.py (debian, wikipedia_dump), or "package.module:function"
     c.input.text_field = "text"  # jsonl, csv, parquet, tfds: the field that holds the text
-    c.input.image_field = placeholder(str)  # tfds: the field that holds the image; absent: none, or the only one of a data set without text
+    c.input.image_field = placeholder(str)  # parquet, tfds: the field that holds the image; absent: none, or of tfds the only one of a data set without text
     c.input.key_field = placeholder(str)  # jsonl, csv, parquet, tfds: the field that tells documents apart; absent: file and place in it
     c.input.name = placeholder(str)  # tfds: the data set; its folder is input.dir
     c.input.dir = placeholder(str)  # tfds: as data.dir of a training config

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -22,7 +23,7 @@ from warcio.statusandheaders import StatusAndHeadersParser
 
 from research.core.errors import UserError
 from research.curation.documents import Document, Part
-from research.curation.inputs import document, matched, opened, plain
+from research.curation.inputs import document, matched, opened, plain, with_image
 from research.data.corpus import dataset_builder
 from research.data.records import Records
 from research.data.wikipedia_sample import plain_text, read_articles
@@ -39,14 +40,19 @@ WIDER |= {"shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
 
 @dataclasses.dataclass(frozen=True)
 class Parquet:
-    """Each row is one document, with all its columns; a part is a row group. Hugging Face's files are such: a pattern finds them in any folders."""
+    """Each row is one document, with all its columns; a part is a row group. Hugging Face's files are such: a pattern finds them in any folders.
+
+    The column `image_field`, binary or a struct of `bytes` and more, as Hugging Face has images, is its `image`; where it is named, there need be no
+    `text_field`.
+    """
 
     files: str | None
     text_field: str
+    image_field: str | None
     key_field: str | None
 
     def parts(self) -> list[Part]:
-        return [part._replace(start=i, stop=i + 1, size=None) for part in matched(self.files) for i in range(self._row_groups(part.path))]
+        return [part._replace(start=i, stop=i + 1, size=size) for part in matched(self.files) for i, size in enumerate(self._row_groups(part.path))]
 
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
@@ -54,14 +60,29 @@ class Parquet:
             number = sum(table.metadata.row_group(i).num_rows for i in range(part.start))
             for batch in table.iter_batches(batch_size=1000, row_groups=range(part.start, part.stop or table.num_row_groups)):
                 for row in batch.to_pylist():
-                    yield document(plain(row), f"{part.name}:{number}", self.text_field, self.key_field)
+                    image = row.pop(self.image_field, None)
+                    found = document(plain(row), f"{part.name}:{number}", self.text_field, self.key_field)
+                    yield with_image(found, image["bytes"] if isinstance(image, dict) else image)
                     number += 1
 
-    def _row_groups(self, path: str) -> int:
+    def _row_groups(self, path: str) -> list[int]:
+        """Bytes of each, before compression."""
         with opened(path) as file:
             table = pq.ParquetFile(file)
-            require_fields(table.schema_arrow.names, path, text_field=self.text_field, key_field=self.key_field)
-            return table.num_row_groups
+            schema, metadata = table.schema_arrow, table.metadata
+            text = self.text_field if self.image_field is None else None
+            require_fields(schema.names, path, text_field=text, image_field=self.image_field, key_field=self.key_field)
+            if self.image_field is not None and not holds_bytes(kind := schema.field(self.image_field).type):
+                raise UserError(f"input.image_field is {self.image_field!r}, but in {path} that is {kind}: name one of the bytes of images.")
+            return [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column is binary, or a struct with `bytes` that are."""
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and holds_bytes(kind.field(index).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ any number of workers; `read(part)` streams the documents of one part.
 
 Where `key_field` names none, the key of a document is "<name of the part>:<offset or number in the file>", or the name of the file that is all of
 it. A field `key` of the input counts only where `key_field` names it, a field `text` only where `text_field` does. A record that cannot be a
-document (a line that is no JSON object, a text that is no string, nothing in `key_field`) comes as its key and `malformed`, the reason: it has no
-text, so that the rule `fields` drops and counts it. What is wrong with a whole file stops the preparation with a UserError that names it.
+document (a line that is no JSON object, a text that is no string, an image that is cut off, nothing in `key_field`) comes as its key and `malformed`,
+the reason: it has neither text nor image, so that the rule `fields` drops and counts it. What is wrong with a whole file of records stops the
+preparation with a UserError that names it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import glob
 import io
 import json
 import lzma
+import math
 import os
 import pathlib
 import re
@@ -35,6 +37,7 @@ from research.data.images import decode
 
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # of pyarrow, which, unlike Beam, notices where a file was cut off
 COMPRESSED = (*CODECS, ".xz")
+PIECE = 1 << 16  # bytes of a line of an earlier part that are passed over at a time
 UNREADABLE = (OSError, EOFError, csv.Error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError, ElementTree.ParseError, ArchiveLoadFailed)
 
 
@@ -142,7 +145,7 @@ class Csv:
 class Images:
     """A folder of folders of images: each file whose extension Pillow knows is one document, `image`, with the name of its folder as `label`.
 
-    The folder may be a pattern. Each image is decoded once, and kept as it is in its file: one that is cut off is found here, not by a training run.
+    The folder may be a pattern. Each image is kept as it is in its file.
     """
 
     files: str | None
@@ -158,8 +161,7 @@ class Images:
     def read(self, part: Part) -> Iterator[Document]:
         with opened(part.path) as file:
             image = file.read()
-        decode(image, 3, part.path)
-        yield {"key": part.name, "label": pathlib.PurePath(part.path).parent.name, "image": image}
+        yield with_image({"key": part.name, "label": pathlib.PurePath(part.path).parent.name}, image)
 
 
 def document(record: dict[str, Any], place: str, text_field: str, key_field: str | None) -> Document:
@@ -172,6 +174,17 @@ def document(record: dict[str, Any], place: str, text_field: str, key_field: str
         return {"key": place, "malformed": f"a {text_field} that is no string"}
     others = {name: value for name, value in record.items() if name not in ("key", "text", "image", "malformed", text_field)}
     return {"key": str(key), **others} | ({} if text is None else {"text": text})
+
+
+def with_image(found: Document, image: bytes | None) -> Document:
+    """The document with the bytes of its image, if it has one. It is decoded once: what is cut off is found here, not by a training run."""
+    if image is None or "malformed" in found:
+        return found
+    try:
+        decode(image, 3, found["key"])
+    except UserError:
+        return {"key": found["key"], "malformed": "an image that cannot be decoded to 8 bits a channel"}
+    return found | {"image": image}
 
 
 def plain(value: Any) -> Any:
@@ -192,7 +205,7 @@ def plain(value: Any) -> Any:
 def matched(pattern: str | None) -> list[Part]:
     """The files that a pattern matches, in order, each as one part with its size; a local folder stands for all that is in it.
 
-    The name of a part is its path below the folder before the first wildcard. Raises UserError if there is none.
+    The name of a part is its path below the folder before the first wildcard. Raises UserError if there is none, or one's name is no UTF-8.
     """
     if pattern is None:
         raise UserError("input.files is not set: give a pattern, such as 'crawl/*.jsonl.gz', or as input.fetch what fetches the data.")
@@ -207,6 +220,9 @@ def matched(pattern: str | None) -> list[Part]:
         raise UserError(f"the files that {pattern} matches cannot be listed ({e}).") from e
     if not sizes:
         raise UserError(f"no file matches {pattern}: set input.files to a pattern of files that are there.")
+    for path in sorted(sizes):
+        if (shown := os.fsencode(path).decode("utf-8", "backslashreplace")) != path:
+            raise UserError(f"the name of the file {shown} is not UTF-8, as keys and the manifest must be: rename it.")
     fixed = re.split(r"[*?[]", pattern)[0]
     folder = fixed[: fixed.rfind("/") + 1]
     return [Part(path, path.removeprefix(folder), size=sizes[path]) for path in sorted(sizes)]
@@ -247,13 +263,16 @@ def ranges(pattern: str | None, size: int, encoding: str) -> list[Part]:
 def lines(part: Part, encoding: str) -> Iterator[tuple[str, str]]:
     """(key, line) of each line that begins in the part and is not blank, without its end."""
     with opened(part.path) as file:
+        stop = math.inf if part.stop is None else part.stop
         offset = part.start
         if offset:
-            file.seek(offset - 1)
-            offset += len(file.readline()) - 1  # of the line that the part before has, or of its end alone
-        for line in file:
-            if part.stop is not None and offset >= part.stop:
-                return
+            offset -= 1
+            file.seek(offset)
+            for piece in iter(lambda: file.readline(PIECE), b""):  # of the line that an earlier part has, or its end alone
+                offset += len(piece)
+                if piece.endswith(b"\n") or offset >= stop:
+                    break
+        while offset < stop and (line := file.readline()):
             text = decoded(line, encoding, part.path, offset).rstrip("\r\n")
             if text.strip():
                 yield f"{part.name}:{offset}", text

@@ -17,11 +17,12 @@ from warcio.warcwriter import WARCWriter
 
 from research.core.errors import UserError
 from research.curation.archives import EXAMPLES, Parquet, Tfds, Warc, Wikitext, page_text
+from research.curation.preparation import together
 from tests.curation.test_inputs import all_of
 
 
-def parquet(files, text_field="text", key_field=None):
-    return Parquet(files=str(files), text_field=text_field, key_field=key_field)
+def parquet(files, text_field="text", key_field=None, image_field=None):
+    return Parquet(files=str(files), text_field=text_field, image_field=image_field, key_field=key_field)
 
 
 def test_rows_come_from_all_row_groups_of_files_in_any_folders(tmp_path):
@@ -52,6 +53,51 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
         parquet(tmp_path / "*").parts()
     with pytest.raises(UserError, match="input.key_field is 'url', but"):
         parquet(tmp_path / "*", text_field="body", key_field="url").parts()
+
+
+def test_small_row_groups_are_taken_together_by_their_size(tmp_path):
+    texts = [f"{i}" * 1000 for i in range(40)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=1, use_dictionary=False, write_statistics=False)
+    parts = parquet(tmp_path / "a.parquet").parts()
+    assert len(parts) == 40 and all(1000 < part.size < 3000 for part in parts)  # before compression
+    assert [len(shard) for shard in together(parts, sum(part.size for part in parts[:25]))] == [25, 15]
+
+
+def png(*color):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 3), color).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("as_column", [lambda images: [image and {"bytes": image, "path": "a.png"} for image in images], list])
+def test_images_of_a_column_are_the_documents(tmp_path, as_column):
+    images = [png(200, 0, 0), png(0, 200, 0), None, png(0, 0, 9)[:40]]
+    pq.write_table(pa.table({"picture": as_column(images), "label": [3, 1, 4, 1]}), tmp_path / "a.parquet")
+    assert all_of(parquet(tmp_path / "a.parquet", image_field="picture")) == [
+        {"key": "a.parquet:0", "label": 3, "image": images[0]},
+        {"key": "a.parquet:1", "label": 1, "image": images[1]},
+        {"key": "a.parquet:2", "label": 4},
+        {"key": "a.parquet:3", "malformed": "an image that cannot be decoded to 8 bits a channel"},
+    ]
+
+
+def test_an_image_may_have_a_text_and_be_named_by_its_path_alone(tmp_path):
+    rows = {"image": [{"bytes": png(1, 2, 3), "path": None}, {"bytes": None, "path": "b.png"}], "text": ["red", "green"]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    assert all_of(parquet(tmp_path / "a.parquet", image_field="image")) == [
+        {"key": "a.parquet:0", "text": "red", "image": png(1, 2, 3)},
+        {"key": "a.parquet:1", "text": "green"},
+    ]
+
+
+def test_a_column_that_holds_no_images_is_refused(tmp_path):
+    pq.write_table(pa.table({"url": ["http://a.b/c.png"], "where": [{"path": "c.png"}]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"input.image_field is 'image', but .*a\.parquet has: url, where"):
+        parquet(tmp_path / "*", image_field="image").parts()
+    with pytest.raises(UserError, match=r"input.image_field is 'url', but in .*a\.parquet that is string: name one"):
+        parquet(tmp_path / "*", image_field="url").parts()
+    with pytest.raises(UserError, match=r"that is struct<path: string>: name one"):
+        parquet(tmp_path / "*", image_field="where").parts()
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path):

@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -14,7 +15,8 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from PIL import Image
 
 from research.core.errors import UserError
-from research.curation.inputs import Csv, Images, JsonLines, Lines, Text, matched
+from research.curation import inputs
+from research.curation.inputs import PIECE, Csv, Images, JsonLines, Lines, Text, matched
 
 COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": lambda data: zstandard.ZstdCompressor().compress(data)}
 
@@ -168,6 +170,15 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
         matched("no-such-scheme://a/b")
 
 
+def test_a_file_whose_name_is_not_utf_8_is_refused_with_its_bytes(tmp_path):
+    (tmp_path / "é.txt").write_text("a")
+    assert [part.name for part in matched(str(tmp_path))] == ["é.txt"]
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "w"):
+        pass
+    with pytest.raises(UserError, match=r"/caf\\xe9\.txt is not UTF-8.*: rename it"):
+        matched(str(tmp_path))
+
+
 class Remote(LocalFileSystem):
     """Files of this machine as another file system has them, whose scheme is remote://."""
 
@@ -220,11 +231,13 @@ def test_images_of_several_splits_are_found_by_a_pattern(photos, tmp_path):
     assert [(document["key"], document["label"]) for document in found] == [("test/cat/1.png", "cat"), ("train/cat/1.png", "cat")]
 
 
-def test_an_image_that_is_cut_off_is_named(photos):
+def test_an_image_that_cannot_be_decoded_comes_as_malformed_and_the_others_as_they_are(photos):
     whole = (photos / "cat/2.JPG").read_bytes()
-    (photos / "cat/2.JPG").write_bytes(whole[:-20])
-    with pytest.raises(UserError, match=r"cat/2\.JPG cannot be decoded"):
-        all_of(Images(files=str(photos)))
+    for damaged in (whole[:-20], b"", b"no image"):
+        (photos / "cat/2.JPG").write_bytes(damaged)
+        first, second, third = all_of(Images(files=str(photos)))
+        assert second == {"key": "cat/2.JPG", "malformed": "an image that cannot be decoded to 8 bits a channel"}
+        assert first["image"] and third["image"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -247,6 +260,24 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 1 << 20
+
+
+def test_a_long_line_is_read_only_by_the_part_in_which_it_begins(tmp_path, monkeypatch):
+    size, ends = PIECE, []
+
+    @contextlib.contextmanager
+    def opened(path):
+        with open(path, "rb") as file:
+            yield file
+            ends.append(file.tell())
+
+    monkeypatch.setattr(inputs, "opened", opened)
+    (tmp_path / "a.txt").write_bytes(b"a" * (size - 1) + b"\n" + b"b" * (20 * size) + b"\nlast")
+    format = Lines(files=str(tmp_path / "a.txt"), encoding="utf-8", part_size=size)
+    parts = format.parts()
+    assert [len(list(format.read(part))) for part in parts] == [1, 1, *[0] * 19, 1]
+    ends[1] -= 20 * size  # which has the line
+    assert all(end <= part.stop + PIECE for part, end in zip(parts, ends, strict=True))
 
 
 def table(path, text, **fields):
