@@ -12,6 +12,7 @@ What augmentation makes of the examples that a training config begins with, epoc
 """
 
 import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -113,7 +114,7 @@ def recipe(config) -> Recipe:
         name=config.name,
         version=config.version,
         folder=pathlib.Path(o.dir or cache_dir() / "tfds").expanduser(),
-        fields=fields(config),
+        fields=as_json(config),
         format=look_up(FORMATS, config.input.format, "input.format")(found(config.input)),
         rules=tuple((name, look_up(RULES, name, "rules")(config)) for name in config.rules),
         part_size=config.input.part_size,
@@ -149,11 +150,13 @@ def tokens(config) -> Tokens | None:
     return from_fields(Tokens, group, train=look_up(TRAINERS, group.type, "tokens.type"))
 
 
-def fields(config) -> dict:
-    """The recipe as JSON has it, but for where its data set lies."""
-    fields = config.to_dict()
-    del fields["output"]["dir"]
-    return fields
+def as_json(config) -> dict:
+    """The recipe as JSON has it, with the hashes of the files that its rules read, but not where its data set lies."""
+    told = config.to_dict()
+    del told["output"]["dir"]
+    read = [config.word_list.file] * ("word_list" in config.rules) + list(config.contamination.sets) * ("contamination" in config.rules)
+    files = [path for path in read if path is not None and pathlib.Path(path).is_file()]
+    return told | {"files": {path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for path in files}}
 
 
 def summarise(place: pathlib.Path, manifest: dict, now: bool):
@@ -161,9 +164,9 @@ def summarise(place: pathlib.Path, manifest: dict, now: bool):
     print(markdown(header, body))
     print(f"{'Prepared' if now else 'Prepared before, by the same recipe from the same input'}: " + ", ".join(f"{n:,} {split}" for split, n in manifest["splits"].items()))
     print(f"In {place}: manifest.json, index.html, funnel.png, timing.json")
-    fields = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
-    fields += f" --config.model.vocab_size={manifest['tokens']['vocabulary']}" if "tokens" in manifest else ""
-    print(f"Next: a run on it, python -m research.train --config=... --config.data.name={manifest['name']}{fields} --workdir=runs/{manifest['name']}")
+    named = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
+    named += f" --config.model.vocab_size={manifest['tokens']['vocabulary']}" if "tokens" in manifest else ""
+    print(f"Next: a run on it, python -m research.train --config=... --config.data.name={manifest['name']}{named} --workdir=runs/{manifest['name']}")
 
 
 def show(what: str, argv):

@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from configs import base
+from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.reports import figures, funnel, tables
 from research.reports.page import page
@@ -24,6 +25,8 @@ from research.reports.runs import find_runs, grouped, metrics_of
 def main(argv):
     paths, wanted, out = arguments(argv)
     if (paths[0] / "manifest.json").is_file():
+        if config_lib.given("metric", argv) or config_lib.given("out", argv):
+            raise UserError(f"{paths[0]} is a data set, whose report lies in it and has no metrics: leave out --metric and --out.")
         return report_on_data(paths)
     runs, waiting = find_runs(paths, base.get_config())
     known = metrics_of(runs)

@@ -26,7 +26,7 @@ def get_config():
     c.input.encoding = "utf-8"  # text, lines, jsonl, csv: what else than that is refused
     c.input.part_size = 4_000_000  # bytes of a file of text that one worker takes at a time
 
-    c.rules = (  # rows of RULES in research/prepare.py, or "package.module:Class" of the config, in order
+    c.rules = (  # rows of RULES in research/prepare.py, or "package.module:function" of the whole recipe, in order
         "fields",
         "unicode",
         "language",

@@ -71,6 +71,8 @@ class Unicode:
     What comes out stays as it is when it goes in again. Raises UserError for a normal form other than NFC and NFKC.
     """
 
+    needs = "text"
+
     normalization: str
 
     def __post_init__(self):
@@ -93,6 +95,8 @@ class Html:
     """The main text of a web page, of which `text` is the HTML, without what stands around it and without comments, and its `title` where it has one,
     by trafilatura (Barbaresi, ACL 2021, https://aclanthology.org/2021.acl-demo.15)."""
 
+    needs = "text"
+
     precision: bool
     tables: bool
 
@@ -114,6 +118,8 @@ class Language:
 
     Raises UserError for a code of `keep` that py3langid does not know.
     """
+
+    needs = "text"
 
     keep: tuple[str, ...]
     least: float

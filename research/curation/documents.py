@@ -15,7 +15,11 @@ class Dropped(NamedTuple):
 
 
 class Rule(Protocol):
-    """A frozen dataclass that is made from the group of the recipe which has its name: the same document gives the same result, always and everywhere."""
+    """A frozen dataclass: the same document gives the same result, always and everywhere.
+
+    One with an attribute `needs`, "text" or "image", is given no document without that; one with a method `hide(text) -> text` says what of texts is not to be
+    shown in reports.
+    """
 
     def __call__(self, document: Document) -> Document | Dropped:
         """The document as it goes on, the very same object where nothing changes; never changed in place."""

@@ -50,7 +50,8 @@ class Duplicates:
 
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
         """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard that has some."""
-        hashed, candidates = functools.partial(_hashed, self, before, folder), functools.partial(_candidates, self.most, folder)
+        hashed = functools.partial(_hashed, self, before, folder, shards)
+        candidates = functools.partial(_candidates, self.most, folder)
         compared = functools.partial(_compared, self, before, folder)
 
         def pipeline(numbers):
@@ -74,7 +75,7 @@ def _found(folder: pathlib.Path, shard: int) -> pathlib.Path:
     return folder / f"{shard:05}.npy"
 
 
-def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, Slice]]:
+def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shards: int, shard: int) -> Iterator[tuple[int, Slice]]:
     """(partition, its HASHED records) of the documents of a shard."""
     rows = [np.zeros(0, HASHED)]
     for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
@@ -82,13 +83,14 @@ def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard:
         row["hash"], row["place"] = hashes, int(Place(shard, index))
         rows.append(row)
     records = np.concatenate(rows)
-    yield from give(folder / f"hashed-{shard:05}.npy", records, partitions(records))
+    yield from give(folder / f"hashed-{shard:05}.npy", records, partitions(records, shards))
     write_atomically(done(folder, shard), "{}")
 
 
-def partitions(records: np.ndarray) -> np.ndarray:
-    """Of records that have a `hash`, by its first bits: 64."""
-    return records["hash"] >> np.uint64(58)
+def partitions(records: np.ndarray, shards: int) -> np.ndarray:
+    """Of records that have a `hash`, by its first bits: about as many as there are shards, so that none is larger than what a shard has; 64 to 1,024."""
+    bits = min(10, max(6, (shards - 1).bit_length()))
+    return records["hash"] >> np.uint64(64 - bits)
 
 
 def _candidates(most: int, folder: pathlib.Path, partition: int, slices: Iterable[Slice]) -> Iterator[tuple[int, Slice]]:
@@ -105,7 +107,7 @@ def _candidates(most: int, folder: pathlib.Path, partition: int, slices: Iterabl
         pairs["later"], pairs["earlier"] = place[later], place[earlier]
         found.append(pairs)
     pairs = np.unique(np.concatenate(found))
-    yield from give(folder / f"pairs-{partition:02}.npy", pairs, pairs["later"] >> np.uint64(40))
+    yield from give(folder / f"pairs-{partition:04}.npy", pairs, pairs["later"] >> np.uint64(40))
 
 
 def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int, slices: Iterable[Slice]):
@@ -125,6 +127,8 @@ def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shar
 class ExactDuplicates(Duplicates):
     """The same words in the same order, whatever their case, punctuation and white space."""
 
+    needs = "text"
+
     def sketch(self, document: Document) -> str:
         return " ".join(ngrams.words(document["text"]))
 
@@ -142,6 +146,8 @@ class NearDuplicates(Duplicates):
 
     Two documents of similarity s share one of `bands` hashes, each of `rows` minima, with probability 1 - (1 - s^rows)^bands (arXiv 2107.06499, appendix A).
     """
+
+    needs = "text"
 
     ngram: int
     threshold: float
@@ -183,6 +189,7 @@ class NearImages(Duplicates):
 
     distance: int
 
+    needs = "image"
     most = 256
 
     def __post_init__(self):

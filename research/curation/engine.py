@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from research.core.errors import UserError, disk_full, is_disk_full
 from research.core.files import write_atomically
-from research.curation.beam import FnApiRunner, PipelineOptions, SubprocessSDKEnvironment, beam
+from research.curation.beam import FnApiRunner, PipelineOptions, StandardOptions, SubprocessSDKEnvironment, beam, create_runner
 
 EVERY = 0.2  # seconds between two looks at how far it is
 GRACE = 10  # seconds for the other workers to end what they do
@@ -30,6 +30,11 @@ class Engine:
 
     def __init__(self, workers: int, options: list[str]):
         self._workers, self._options = workers, options
+        try:
+            if named := PipelineOptions(options).view_as(StandardOptions).runner:
+                create_runner(named)
+        except (ValueError, ImportError) as e:
+            raise UserError(f"--beam=--runner={named}: {e}") from e
 
     def each(self, task: Callable[[int], None], folder: pathlib.Path, tasks: int, what: str):
         """Calls `task(n)` for each n of `tasks` whose file NNNNN.json is not in `folder` yet, which it leaves there."""

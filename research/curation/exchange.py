@@ -30,6 +30,17 @@ def take(slices: Iterable[Slice]) -> np.ndarray:
     return np.concatenate([np.load(path, mmap_mode="r")[start:stop] for path, start, stop in sorted(slices)])
 
 
+def join(parts: list[np.ndarray], dtype: np.dtype, path: pathlib.Path):
+    """Writes arrays, which may be on disk, one after another as one."""
+    draft = path.with_suffix(".draft")
+    with open(draft, "wb") as file:
+        whole = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (sum(map(len, parts)),)}
+        np.lib.format.write_array_header_1_0(file, whole)
+        for part in parts:
+            file.write(part.tobytes())
+    draft.replace(path)
+
+
 def save(path: pathlib.Path, array: np.ndarray):
     """Writes an array, which is there whole or not at all."""
     draft = path.with_suffix(".draft")

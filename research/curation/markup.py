@@ -10,6 +10,8 @@ from research.data.debian import paragraphs
 class DebianDescription:
     """A package's description as Debian's index has it (research/data/debian.py) -> paragraphs, one a line."""
 
+    needs = "text"
+
     def __call__(self, document: Document) -> Document:
         text = paragraphs(document["text"])
         return document if text == document["text"] else document | {"text": text}

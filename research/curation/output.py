@@ -48,6 +48,8 @@ class Output:
             raise UserError(f"output.validation {self.validation} and output.test {self.test} are shares of the documents: together less than 1.")
         if self.label is not None and not self.classes:
             raise UserError(f"output.label_field is {self.label!r}: name its classes as output.classes.")
+        if self.label is not None and self.label not in self.fields:
+            raise UserError(f"output.label_field is {self.label!r}, which output.fields has not: add it there.")
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
@@ -95,10 +97,21 @@ class Output:
     def example(self, document: Document) -> dict:
         if missing := [field for field in self.fields if document.get(field) is None]:
             raise UserError(f"output.fields: the document {document['key']} has no {missing[0]!r}; it has {', '.join(document)}.")
-        example = {field: document[field] for field in self.fields}
-        if self.label is not None and isinstance(example[self.label], str) and example[self.label] not in self.classes:
-            raise UserError(f"output.classes: {example[self.label]!r} of the document {document['key']} is none of {', '.join(self.classes)}.")
-        return {"key": document["key"]} | example
+        for field in self.fields:
+            self._check(document["key"], field, document[field])
+        return {"key": document["key"]} | {field: document[field] for field in self.fields}
+
+    def _check(self, key: str, field: str, value):
+        """Raises UserError for a value that is not of the kind of its field."""
+        if field == self.label:
+            if not (value in self.classes if isinstance(value, str) else isinstance(value, int) and 0 <= value < len(self.classes)):
+                raise UserError(f"output.classes: the label {value!r} of the document {key} is none of {', '.join(self.classes)}.")
+        elif field in self.numbers:
+            if not isinstance(value, int | float):
+                raise UserError(f"output.fields: {field} of the document {key} is no number: put the rule `fields` before, which mends or drops it.")
+        elif not isinstance(value, bytes if field == "image" else str):
+            what = "image" if field == "image" else "text; numbers are named in fields.numbers"
+            raise UserError(f"output.fields: {field} of the document {key} is {str(value)[:40]!r}, which is no {what}.")
 
     def finish(self, sizes: list[dict], description: str):
         """Writes what TFDS wants to know, given what `write` returned for each shard."""

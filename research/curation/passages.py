@@ -14,14 +14,14 @@ from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
 from research.curation.duplicates import partitions
 from research.curation.engine import Engine, done, reporting
-from research.curation.exchange import Slice, give, save, take
+from research.curation.exchange import Slice, give, join, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 from research.data.corpus import dataset_builder
 from research.data.records import Records
 from research.data.text import as_text, sentences
 
-ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint32)], align=True)  # else a search in one field copies it
+ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint64)])  # of one size: else a search in one field would copy it
 MOST = 8  # places that have the same window which are tried
 REMEMBERED = 1024  # earlier documents whose words a worker keeps
 INDEX = "index.npy"
@@ -36,6 +36,8 @@ class RepeatedPassages:
     With `whole_sentences` only sentences that are all in such a run are cut, so that none is left in part.
     """
 
+    needs = "text"
+
     words: int
     whole_sentences: bool
 
@@ -49,7 +51,7 @@ class RepeatedPassages:
 
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
         """Leaves in `folder` the index of the shards of the folder `before`, sorted."""
-        entries, sorted_ = functools.partial(_entries, self.window, before, folder), functools.partial(_sorted, folder)
+        entries, sorted_ = functools.partial(_entries, self.window, before, folder, shards), functools.partial(_sorted, folder)
         engine.run(
             lambda numbers: numbers | "Windows" >> beam.FlatMap(entries) | "ByHash" >> beam.GroupByKey() | "Sort" >> beam.MapTuple(sorted_),
             folder,
@@ -57,12 +59,7 @@ class RepeatedPassages:
             shards,
             "indexing passages",
         )
-        parts = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("partition-*.npy"))]
-        index = np.lib.format.open_memmap(folder / INDEX, "w+", ENTRY, (sum(map(len, parts)),))
-        start = 0
-        for part in parts:  # by their first bits: one after another they are sorted too
-            index[start : start + len(part)] = part
-            start += len(part)
+        join([np.load(path, mmap_mode="r") for path in sorted(folder.glob("partition-*.npy"))], ENTRY, folder / INDEX)  # by their first bits: so they are sorted
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
         index, documents = np.load(folder / INDEX, mmap_mode="r"), Shards(before)
@@ -100,9 +97,15 @@ def extent(a: np.ndarray, i: int, b: np.ndarray, j: int) -> tuple[int, int]:
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> int:
-    length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if len(different) else length
+    """How many words two runs begin with alike, read no further than twice as far."""
+    length, alike, size = min(len(a), len(b)), 0, 64
+    while alike < length:
+        stop = min(alike + size, length)
+        different = np.flatnonzero(a[alike:stop] != b[alike:stop])
+        if len(different):
+            return alike + int(different[0])
+        alike, size = stop, 2 * size
+    return length
 
 
 def sentence_runs(text: str) -> list[tuple[int, int]]:
@@ -123,7 +126,7 @@ def cut(document: Document, runs: list[tuple[int, int]]) -> Document | Dropped:
     return document | {"text": left} if ngrams.WORD.search(left) else Dropped("all of it came before")
 
 
-def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Iterator[tuple[int, Slice]]:
+def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shards: int, shard: int) -> Iterator[tuple[int, Slice]]:
     rows = [np.zeros(0, ENTRY)]
     for index, document in enumerate(Shards(before).read(shard)):
         hashes = ngrams.windows(ngrams.word_hashes(document["text"]), window)[::window]
@@ -131,13 +134,13 @@ def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shard: int
         row["hash"], row["place"], row["word"] = hashes, int(Place(shard, index)), np.arange(len(hashes)) * window
         rows.append(row)
     records = np.concatenate(rows)
-    yield from give(folder / f"windows-{shard:05}.npy", records, partitions(records))
+    yield from give(folder / f"windows-{shard:05}.npy", records, partitions(records, shards))
     write_atomically(done(folder, shard), "{}")
 
 
 def _sorted(folder: pathlib.Path, partition: int, slices: Iterable[Slice]):
     with reporting(folder):
-        save(folder / f"partition-{partition:02}.npy", np.sort(take(slices)))
+        save(folder / f"partition-{partition:04}.npy", np.sort(take(slices)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +153,8 @@ class Contamination:
       sets: names of sets of texts.
       texts: the name of one -> its texts.
     """
+
+    needs = "text"
 
     sets: tuple[str, ...]
     ngram: int
@@ -196,8 +201,11 @@ def evaluation_texts(datasets: dict, name: str) -> Iterator[str]:
     Raises UserError if there is neither.
     """
     if pathlib.Path(name).is_file():
-        with open(name, encoding="utf-8") as file:
-            yield from file
+        try:
+            with open(name, encoding="utf-8") as file:
+                yield from file
+        except UnicodeDecodeError as e:
+            raise UserError(f"contamination.sets: {name} is not UTF-8 ({e.reason} after {e.start} bytes): convert the file.") from e
         return
     if name.count(":") < 2:
         raise UserError(f"contamination.sets: {name} is no file, and no data set either: name one as NAME:SPLIT:FIELD.")

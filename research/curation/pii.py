@@ -56,7 +56,7 @@ class Pii:
     kinds: tuple[str, ...]
     region: str
 
-    secret = True  # what it hides is not to be in the manifest
+    needs = "text"
 
     def __post_init__(self):
         for kind in self.kinds:
@@ -66,7 +66,11 @@ class Pii:
             raise UserError(f"pii.region is {self.region!r}: give a country as in ISO 3166, with two capital letters, as US.")
 
     def __call__(self, document: Document) -> Document:
-        text = document["text"]
+        text = self.hide(document["text"])
+        return document if text == document["text"] else document | {"text": text}
+
+    def hide(self, text: str) -> str:
+        """The text without personal data; what a preparation shows of documents is hidden so too."""
         if "email" in self.kinds and "@" in text:
             text = EMAIL.sub("<EMAIL>", text)
         if re.search(r"\d", text):  # all but those of mail have one
@@ -76,7 +80,7 @@ class Pii:
                 text = _mask_cards(text)
             if "phone" in self.kinds:
                 text = _mask_phones(text, self.region)
-        return document if text == document["text"] else document | {"text": text}
+        return text
 
 
 def _mask_public(found: re.Match) -> str:

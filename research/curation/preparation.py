@@ -1,16 +1,16 @@
 """A preparation: passes over the documents with comparisons between them, each begun where a killed one stopped, and what it all came to."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import heapq
 import itertools
 import json
 import pathlib
 import platform
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Protocol
 
@@ -22,12 +22,15 @@ from research.curation.beam import FileSystems
 from research.curation.documents import Document, Part, Rule
 from research.curation.engine import Engine, done, reporting
 from research.curation.output import Output
-from research.curation.passes import KEPT, Effect, Pass
+from research.curation.passes import Effect, Pass
 from research.curation.shards import Shards
+from research.curation.tally import added, told
 from research.curation.tokens import Tokens
 
-PACKAGES = ("apache-beam", "array-record", "datasketch", "ftfy", "ImageHash", "phonenumbers", "pillow", "py3langid", "tensorflow-datasets", "tokenizers", "trafilatura", "warcio")
-FILES = 100  # of the input that one worker hashes at a time
+PACKAGES = """apache-beam array-record datasketch ftfy ImageHash lodestar-research mwparserfromhell numpy phonenumbers pillow py3langid scipy sentencex
+tensorflow-datasets tokenizers trafilatura warcio""".split()
+FINISHED = "finished"  # in the folder of a stage: its comparison is done, in so many seconds
+HASHED = 1 << 30  # bytes of the input that one worker hashes at a time
 
 
 class Format(Protocol):
@@ -72,24 +75,40 @@ def prepare(recipe: Recipe, engine: Engine) -> tuple[dict, bool]:
     Raises UserError where there are no documents, or none is left, or another recipe made what is there.
     """
     recipe.place.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(recipe.place.parent / ".lock"):
+    with alone(recipe.place.parent / ".lock"):
         parts = recipe.format.parts()
         shards = together(parts, recipe.part_size)
         files = _hashes(engine, parts, recipe.place.parent / ".hashing")
         asked = {"name": recipe.name, "version": recipe.version, "recipe": recipe.fields, "input": files}
         if recipe.place.exists():
             return _same(recipe.place, asked), False
-        work = recipe.place.parent / f".preparing-{_key(asked)}"
+        work = recipe.place.parent / f".preparing-{_key(asked | _versions())}"  # which must be the same all the way
         for other in recipe.place.parent.glob(".preparing-*"):
             if other != work:
-                shutil.rmtree(other)  # of a recipe that was changed since
-        counted = _passes(recipe, engine, shards, work)
-        manifest = asked | {"rules": _merged(counted), "versions": _versions()} | _finish(recipe, work, counted[-1])
-        write_atomically(work / recipe.version / "timing.json", json.dumps(_seconds(counted), indent=2))
+                print(f"Removed what another recipe, other input or other packages left unfinished: {other}")
+                shutil.rmtree(other)
+        rules, sizes, seconds = _passes(recipe, engine, shards, work)
+        manifest = asked | {"rules": rules, "versions": _versions()} | _finish(recipe, work, sizes)
+        write_atomically(work / recipe.version / "timing.json", json.dumps(seconds, indent=2))
         write_atomically(work / recipe.version / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         (work / recipe.version).replace(recipe.place)
         shutil.rmtree(work)
     return manifest, True
+
+
+@contextlib.contextmanager
+def alone(path: pathlib.Path) -> Iterator[None]:
+    """Held by the one process that prepares a data set; another says that it waits."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        print(f"Another process prepares {path.parent}: this one waits for it.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def together(parts: list[Part], size: int) -> list[list[Part]]:
@@ -105,26 +124,31 @@ def together(parts: list[Part], size: int) -> list[list[Part]]:
     return shards
 
 
-def _passes(recipe: Recipe, engine: Engine, shards: list[list[Part]], work: pathlib.Path) -> list[list[dict]]:
-    """What each shard counted in each pass; the last pass writes the data set."""
+def _passes(recipe: Recipe, engine: Engine, shards: list[list[Part]], work: pathlib.Path) -> tuple[list[dict], list[dict], dict]:
+    """(what the manifest says of each rule, how many examples of each split every shard has, seconds); the last pass writes the data set."""
     (work / recipe.version).mkdir(parents=True, exist_ok=True)
     output = Output(folder=work / recipe.version, name=recipe.name, shards=len(shards), **recipe.output)
     segments = _segments(recipe.rules)
-    counted = []
+    hide: Callable[[str], str] = next((rule.hide for _, rule in recipe.rules if hasattr(rule, "hide")), str)
+    rules_told: list[dict] = []
+    written: list[dict] = []
+    seconds: dict[str, float] = {}
     for number, (stage, rules) in enumerate(segments):
         folder, before = work / f"pass-{number}", work / f"pass-{number - 1}"
         if any(not done(folder, shard).exists() for shard in range(len(shards))):
             effect = None if stage is None else (stage[0], _compared(stage[1], engine, before, len(shards), work / f"stage-{number}"))
             read = functools.partial(_from_input, recipe.format, shards) if number == 0 else functools.partial(_from_shards, before)
-            write = output.write if number == len(segments) - 1 else functools.partial(_to_shards, folder)
-            what = ", ".join([name for name, _ in ([stage] if stage else []) + rules]) or "reading"
-            engine.each(Pass(folder, read, effect, tuple(rules), write), folder, len(shards), what)
-        counted.append([json.loads(done(folder, shard).read_text()) for shard in range(len(shards))])
-        _check_some_left(counted)
-        shutil.rmtree(work / f"stage-{number}", ignore_errors=True)
-        for path in before.glob("*.array_record"):  # which nobody reads any more
+            last = number == len(segments) - 1
+            then, write = (None, output.write) if last else (segments[number + 1][0], functools.partial(_to_shards, folder))
+            what = ", ".join([name for name, _ in ([stage] if stage else []) + rules])
+            engine.each(Pass(folder, read, effect, tuple(rules), then, hide, write), folder, len(shards), what)
+        results, written = _counted(folder, len(shards))
+        _check_some_left(results)
+        rules_told += map(told, results)
+        seconds |= _seconds(number, results, work / f"stage-{number}")
+        for path in [*before.glob("*.array_record"), *(work / f"stage-{number}").glob("*.npy")]:  # which nobody reads any more
             path.unlink()
-    return counted
+    return rules_told, written, seconds
 
 
 def _segments(rules) -> list[tuple]:
@@ -139,11 +163,12 @@ def _segments(rules) -> list[tuple]:
 
 
 def _compared(stage: Stage, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
-    """The effect of a stage whose comparison is done now, if it was not."""
-    if not (folder / "finished").exists():
+    """The effect of a stage whose comparison is done now, if it was not; how long it took stays in the folder."""
+    if not (folder / FINISHED).exists():
         shutil.rmtree(folder, ignore_errors=True)
+        start = time.perf_counter()
         stage.compare(engine, before, shards, folder)
-        (folder / "finished").touch()
+        write_atomically(folder / FINISHED, f"{time.perf_counter() - start}")
     return functools.partial(stage.effect, before, folder)
 
 
@@ -160,40 +185,35 @@ def _to_shards(folder: pathlib.Path, number: int, documents: Iterator[Document])
     return {}
 
 
-def _check_some_left(counted: list[list[dict]]):
-    for rule in _merged(counted):
+def _counted(folder: pathlib.Path, shards: int) -> tuple[list[dict], list[dict]]:
+    """(what each rule of a pass did to the documents of all shards, what was written of each shard): one after another, since there may be many."""
+    rules: list[dict] = []
+    written = []
+    for shard in range(shards):
+        result = json.loads(done(folder, shard).read_text())
+        rules = list(map(added, rules, result["rules"])) if rules else result["rules"]
+        written.append(result["written"])
+    return rules, written
+
+
+def _check_some_left(rules: list[dict]):
+    for rule in rules:
         if not rule["documents_in"]:
             raise UserError("the input has no document at all: look at input.files and input.format.")
         if not rule["documents_out"]:
-            why = ", ".join(f"{reason} ({n:,})" for reason, n in rule["why"].items())
+            why = ", ".join(f"{reason} ({n:,})" for reason, n in sorted(rule["why"].items()))
             raise UserError(f"the rule {rule['rule']} drops all of {rule['documents_in']:,} documents that came to it: {why}. Change its fields, or leave it out.")
 
 
-def _merged(counted: list[list[dict]]) -> list[dict]:
-    """What each rule did to the documents of all shards."""
-    return [rule for shards in counted for rule in map(_sum, zip(*(shard["rules"] for shard in shards)))]
+def _seconds(number: int, rules: list[dict], stage: pathlib.Path) -> dict[str, float]:
+    """{rule: seconds of one processor}, and before that of a stage seconds of comparing, by the clock."""
+    compared = {f"{number}: comparing": float((stage / FINISHED).read_text())} if (stage / FINISHED).exists() else {}
+    return compared | {f"{number}: {rule['rule']}": rule["seconds"] for rule in rules}
 
 
-def _sum(tallies: tuple[dict, ...]) -> dict:
-    total: dict = {"rule": tallies[0]["rule"]}
-    for name in ("documents_in", "documents_out", "documents_changed", "characters_in", "characters_out"):
-        total[name] = sum(tally.get(name, 0) for tally in tallies)
-    total["why"] = dict(sorted(sum((Counter(tally["why"]) for tally in tallies), Counter()).items()))
-    for which in ("dropped", "changed"):
-        found = heapq.nsmallest(KEPT, (example for tally in tallies for example in tally[which]), key=lambda example: (example["order"], example["key"]))
-        total[which] = [{name: value for name, value in example.items() if name != "order"} for example in found]
-    return total
-
-
-def _seconds(counted: list[list[dict]]) -> dict[str, float]:
-    """{rule: seconds of one processor}."""
-    return {tallies[0]["rule"]: sum(tally["seconds"] for tally in tallies) for shards in counted for tallies in zip(*(shard["rules"] for shard in shards))}
-
-
-def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict]) -> dict:
+def _finish(recipe: Recipe, work: pathlib.Path, sizes: list[dict]) -> dict:
     """Completes the data set: what the manifest says of its splits and files."""
-    output = Output(folder=work / recipe.version, name=recipe.name, shards=len(counted), **recipe.output)
-    sizes = [shard["written"] for shard in counted]
+    output = Output(folder=work / recipe.version, name=recipe.name, shards=len(sizes), **recipe.output)
     splits = {split: sum(size[split] for size in sizes) for split in output.splits}
     if empty := [split for split, size in splits.items() if not size]:
         raise UserError(f"no document fell into the split {empty[0]}, of {sum(splits.values())}: change output.validation or output.test, or leave that split out (0).")
@@ -205,8 +225,10 @@ def _finish(recipe: Recipe, work: pathlib.Path, counted: list[dict]) -> dict:
 
 def _hashes(engine: Engine, parts: list[Part], folder: pathlib.Path) -> list[dict]:
     """What the files of the input are, each once."""
-    files = sorted({(part.name, part.path) for part in parts})
-    groups = [files[start : start + FILES] for start in range(0, len(files), FILES)]
+    sizes: dict[tuple[str, str], int] = {}
+    for part in parts:
+        sizes[part.name, part.path] = sizes.get((part.name, part.path), 0) + (HASHED if part.size is None else part.size)
+    groups = [[(file.name, file.path) for file in group] for group in together([Part(path, name, size=sizes[name, path]) for name, path in sorted(sizes)], HASHED)]
     shutil.rmtree(folder, ignore_errors=True)
     engine.each(functools.partial(_hash, groups, folder), folder, len(groups), "hashing")
     found = [file for n in range(len(groups)) for file in json.loads(done(folder, n).read_text())]

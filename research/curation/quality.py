@@ -33,6 +33,8 @@ class GopherQuality:
     """Drops documents that are no prose, by the quality filter of MassiveText (arXiv 2112.11446, appendix A.1.1). Stop words count in any case of letters
     and with punctuation around them."""
 
+    needs = "text"
+
     min_words: int
     max_words: int
     min_mean_word_length: float
@@ -79,6 +81,8 @@ class GopherRepetition:
     n-grams reach from the first character of an n-gram to its last, and each counts once, however many n-grams it is in. Of several n-grams that are the
     most frequent, the first counts; one that occurs once is none.
     """
+
+    needs = "text"
 
     duplicate_lines: float
     duplicate_paragraphs: float
@@ -146,6 +150,8 @@ class C4:
     the rules `Language` and `WordList`; what it does about spans of three sentences that came before is left to `RepeatedPassages`.
     """
 
+    needs = "text"
+
     terminal_punctuation: bool
     min_line_words: int
     min_sentences: int
@@ -181,6 +187,8 @@ class WordList:
 
     They are found in any case of letters, and as whole words: "ass" is not in "assess". Raises UserError where there is no list.
     """
+
+    needs = "text"
 
     file: str | None
     max_share: float

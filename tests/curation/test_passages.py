@@ -5,7 +5,7 @@ import pytest
 
 from research.core.errors import UserError
 from research.curation.documents import Dropped
-from research.curation.passages import Contamination, RepeatedPassages
+from research.curation.passages import Contamination, RepeatedPassages, extent
 from tests.curation.stages import after, texts
 
 
@@ -31,6 +31,15 @@ def test_a_run_of_so_many_words_is_found_wherever_it_begins_and_one_word_less_is
             left.append(f"{lead_of_later} y" if size == 9 else later[-1])
     results = after(RepeatedPassages(words=9, whole_sentences=False), tmp_path, texts(*first), texts(*later, name="e"))
     assert [result["text"] for result in results[1]] == left
+
+
+@pytest.mark.parametrize("left, right", [(0, 0), (3, 63), (70, 64), (500, 1000)])
+def test_a_run_is_as_long_as_it_is(left, right):
+    run, rng = np.arange(10_000, 10_000 + left + 1 + right, dtype=np.uint64), np.random.default_rng(left)
+    a = np.concatenate([rng.integers(0, 100, 80).astype(np.uint64), run, rng.integers(0, 100, 90).astype(np.uint64)])
+    b = np.concatenate([rng.integers(100, 200, 30).astype(np.uint64), run, rng.integers(100, 200, 5).astype(np.uint64)])
+    assert extent(a, 80 + left, b, 30 + left) == (80, 80 + len(run))
+    assert extent(run, left, run, left) == (0, len(run))  # up to both ends
 
 
 def test_a_document_that_repeats_itself_keeps_the_first_time(tmp_path):

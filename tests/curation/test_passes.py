@@ -1,10 +1,14 @@
 """What passes count."""
 
 import json
+import time
 
+import pytest
+
+from research.core.errors import UserError
 from research.curation.documents import Dropped
 from research.curation.engine import done
-from research.curation.passes import EXCERPT, KEPT, Pass, Tally, difference
+from research.curation.passes import Pass
 
 
 def drop_short(document):
@@ -16,14 +20,14 @@ def shout(document):
     return document if louder == document["text"] else document | {"text": louder}
 
 
-def run(tmp_path, documents, effect=None, rules=(("drop_short", drop_short), ("shout", shout))):
+def run(tmp_path, documents, effect=None, rules=(("drop_short", drop_short), ("shout", shout)), then=None, hide=str):
     written = []
 
     def write(number, documents):
         written.extend(documents)
         return {"written": len(written)}
 
-    Pass(tmp_path, lambda number: documents, effect, rules, write)(3)
+    Pass(tmp_path, lambda number: documents, effect, rules, then, hide, write)(3)
     return written, json.loads(done(tmp_path, 3).read_text())
 
 
@@ -49,41 +53,33 @@ def test_the_effect_of_a_stage_comes_first_and_knows_the_place(tmp_path):
     assert counted["rules"][0]["why"] == {"odd": 2}
 
 
-def test_the_same_ten_examples_are_kept_in_any_order():
-    documents = [{"key": str(i), "text": "x" * i} for i in range(40)]
-    found = []
-    for order in (documents, documents[::-1]):
-        tally = Tally("rule")
-        for document in order:
-            tally.count(document, Dropped("why"))
-        found.append(tally.result()["dropped"])
-    assert len(found[0]) == KEPT
-    assert found[0] == found[1]
-    assert [int(example["key"]) for example in found[0]] != list(range(KEPT))  # not just the first
+class Reads:
+    def __init__(self, what):
+        self.needs = what
+
+    def __call__(self, document):
+        return document
 
 
-def test_a_difference_is_shown_where_it_is():
-    before = "a" * 1000 + "é" + "b" * 1000
-    shown = difference(before, before.replace("é", "e"))
-    assert "é" in shown[0] and "é" not in shown[1]
-    assert max(map(len, shown)) <= EXCERPT
-    assert difference("same", "same and more") == ("same", "same and more")
+def test_a_rule_is_given_no_document_without_what_it_reads(tmp_path):
+    message = "the rule reads reads the image of documents, and a has none: put the rule `fields` before it"
+    for more in (dict(rules=(("reads", Reads("image")),)), dict(rules=(), then=("reads", Reads("image")))):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, [{"key": "a", "text": "abc"}], **more)
+    written, _ = run(tmp_path, [{"key": "a", "image": b"x", "text": "b"}], rules=(("reads", Reads("image")),))
+    assert written
 
 
-def test_keys_may_come_twice():
-    tally = Tally("rule")
-    for i in range(30):
-        tally.count({"key": f"{i % 3}", "text": str(i)}, Dropped("why"))
-    assert len(tally.result()["dropped"]) == KEPT
-
-
-def test_what_a_rule_hides_is_not_among_the_examples(tmp_path):
-    class Hide:
-        secret = True
-
-        def __call__(self, document):
-            return document | {"text": document["text"].replace("secret", "<HIDDEN>")}
-
-    _, counted = run(tmp_path, [{"key": "a", "text": "a secret here"}], rules=(("hide", Hide()),))
-    assert [example["after"] for example in counted["rules"][0]["changed"]] == ["a <HIDDEN> here"]
+def test_what_is_hidden_is_not_in_what_was_counted(tmp_path):
+    hide = lambda text: text.replace("secret", "<HIDDEN>")
+    rules = (("drop", lambda d: Dropped("first", {"key": "e", "text": "secret e"}) if d["key"] == "a" else d), ("hide", lambda d: d | {"text": hide(d["text"])}))
+    _, counted = run(tmp_path, [{"key": "a", "text": "a secret here"}, {"key": "b", "text": "b secret"}], rules=rules, hide=hide)
+    assert [(example["text"], example["like"]["text"]) for example in counted["rules"][0]["dropped"]] == [("a <HIDDEN> here", "<HIDDEN> e")]
+    assert [(example["after"], "before" in example) for example in counted["rules"][1]["changed"]] == [("b <HIDDEN>", False)]
     assert "secret" not in json.dumps(counted)
+
+
+def test_time_is_counted_by_rule(tmp_path):
+    _, counted = run(tmp_path, [{"key": "a", "text": "abcd"}], rules=(("slow", lambda d: time.sleep(0.05) or d), ("fast", lambda d: d)))
+    slow, fast = (rule["seconds"] for rule in counted["rules"])
+    assert slow >= 0.05 > fast > 0

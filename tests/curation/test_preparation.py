@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import threading
 
 import pytest
 from tensorflow_datasets.core import read_only_builder
@@ -152,6 +153,57 @@ def test_a_worker_that_is_killed_is_told_and_what_it_leaves_goes_on(tmp_path):
     whole = recipe(tmp_path, *rules, out="whole")
     prepare(whole, Engine(1, []))
     assert everything(whole.place) == everything(made.place)
+
+
+def test_a_comparison_that_was_killed_is_made_again_and_one_that_was_done_is_not(tmp_path, monkeypatch):
+    made = recipe(tmp_path)
+    monkeypatch.setattr("research.curation.duplicates._compared", lambda *args: 1 / 0)
+    with pytest.raises(Exception, match="division by zero"):
+        prepare(made, Engine(1, []))
+    monkeypatch.undo()
+    (work,) = made.place.parent.glob(".preparing-*")
+    (work / "stage-1" / "00000.npy").write_bytes(b"half of a file")  # which is not taken for what was found
+    whole = recipe(tmp_path, out="whole")
+    prepare(whole, Engine(1, []))
+    monkeypatch.setattr("research.curation.preparation._finish", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare(made, Engine(1, []))
+    monkeypatch.undo()
+    monkeypatch.setattr("research.curation.duplicates.Duplicates.compare", lambda *args: 1 / 0)
+    prepare(made, Engine(1, []))
+    assert everything(whole.place) == everything(made.place)
+
+
+def test_what_another_recipe_left_unfinished_is_removed_and_told(tmp_path, capsys):
+    made = recipe(tmp_path)
+    other = made.place.parent / ".preparing-0123456789ab"
+    other.mkdir(parents=True)
+    prepare(made, Engine(1, []))
+    assert not other.exists() and str(other) in capsys.readouterr().out
+
+
+def test_a_second_process_says_that_it_waits(tmp_path, capsys):
+    made = recipe(tmp_path)
+    made.place.parent.mkdir(parents=True)
+    with preparation.alone(made.place.parent / ".lock"):
+        thread = threading.Thread(target=prepare, args=(made, Engine(1, [])))
+        thread.start()
+        thread.join(3)
+        assert thread.is_alive() and "this one waits for it" in capsys.readouterr().out
+    thread.join()
+    assert made.place.exists()
+
+
+def test_another_of_beams_runners_makes_the_same(tmp_path):
+    ours, other = recipe(tmp_path, out="ours"), recipe(tmp_path, out="other")
+    prepare(ours, Engine(1, []))
+    prepare(other, Engine(1, ["--runner=BundleBasedDirectRunner"]))
+    assert everything(ours.place) == everything(other.place)
+
+
+def test_a_runner_that_there_is_not_is_one_line():
+    with pytest.raises(UserError, match="--beam=--runner=NoSuch: Unexpected pipeline runner: NoSuch"):
+        Engine(1, ["--runner=NoSuch"])
 
 
 def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_path):
