@@ -168,6 +168,7 @@ def experiment(config, vocabulary: Vocabulary | None = None, devices=None) -> Ex
     """Wires a config for `devices`, all by default. Raises UserError for whatever does not divide, fit or exist; touches no data."""
     c = config
     config_lib.check_fields(c)
+    tables.check_augmentation(c)
     mesh = sharding.make_mesh(c.mesh, devices)
     rules = sharding.make_rules(c.mesh.rules, c.mesh.extra_rules)
     for _, group, _ in tables.towers(c.model):

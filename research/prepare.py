@@ -32,7 +32,7 @@ from research.data.tokenizer import TRAINERS
 from research.reports import funnel
 from research.reports.contact_sheet import contact_sheet
 from research.reports.tables import markdown
-from research.tables import DATASETS, from_fields
+from research.tables import DATASETS, check_augmentation, from_fields
 
 try:
     from research.curation.archives import Parquet, Tfds, Warc, Wikitext
@@ -182,6 +182,7 @@ def show(what: str, argv):
     if "model" not in config:
         raise UserError(f"--show={what} is of a config that trains, such as configs/vit/fashion_tiny.py; a recipe augments nothing.")
     config_lib.check_fields(config)
+    check_augmentation(config)
     corpus = build.make_corpus(config, pathlib.Path(values.out or "."))
     originals, variants, captions = seen_in_training(config, corpus, values.rows, values.epochs)
     out = pathlib.Path(values.out or f"augmentation.{'html' if isinstance(originals[0], str) else 'png'}")

@@ -101,6 +101,20 @@ def packed_text(config, corpus: Corpus, split: str, length: int, training: bool)
     return PackedText(text.token_store(corpus.documents(split, whole=True), tokenizer), length, vocabulary)
 
 
+def check_augmentation(config):
+    """Raises UserError for an augmentation that the source does not do, or that lacks what it needs."""
+    d = config.data
+    of_text = [name for name in ("back_translation", "eda_alpha", "code_switch_rate", "word_dropout", "span_corruption") if d[name]] + ["crop_words"] * (d.crop_words < 1)
+    of_images = [name for name in ("flip", "randaugment_layers", "augmix_severity", "color_jitter", "erasing") if d[name]] + ["crop_area"] * (d.crop_area < 1)
+    for asked, sources in ((of_text, AUGMENT_TEXT), (of_images, AUGMENT_IMAGES)):
+        if asked and d.source in SOURCES and d.source not in sources:
+            raise UserError(f"config.data.{asked[0]} is {d[asked[0]]}, of which data.source={d.source} knows nothing: {', '.join(sources)} do. Leave it as it was.")
+    if d.code_switch_rate and d.code_switch_words is None:
+        raise UserError(f"config.data.code_switch_rate is {d.code_switch_rate}: name the list of words as config.data.code_switch_words.")
+    if d.eda_alpha and d.language != "en":
+        raise UserError(f"config.data.eda_alpha knows synonyms of English alone, config.data.language is {d.language!r}: set it to 0.")
+
+
 def text_augmentation(config, tokenizer, vocabulary, training: bool) -> TextAugmentation | None:
     """What happens to each text of a split, in this order; None where nothing does."""
     d = config.data
@@ -307,6 +321,8 @@ SOURCES = {  # name -> function(config, corpus, split, length, training: whether
     "text_triples": text_triples,
     "preference_pairs": preference_pairs,
 }
+AUGMENT_TEXT = ("labelled_text", "text_pairs", "text_views")  # sources that do data.eda_alpha and the like
+AUGMENT_IMAGES = ("images", "labelled_images", "image_views", "image_text")  # and data.flip and the like
 EXPERIENCES = {  # name -> function(config, objective, corpus, judge: function(run) -> function(texts) -> scores) -> Experience (research/rl/experience.py)
     "self_play": self_play,
     "control": control,

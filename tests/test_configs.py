@@ -13,6 +13,7 @@ from configs import base
 from configs.bert import finetune_sentiment
 from research import build
 from research.core import config as config_lib
+from research.core.errors import UserError
 from research.core.sharding import MESH_AXES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -115,3 +116,16 @@ def test_nothing_asks_a_config_for_a_field_that_may_not_be_there():
         if re.match(r"(config|cfg|[cdor])\b", ast.unparse(call.func.value))
     ]
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    "name, field, message",
+    [
+        ("gpt/tiny.py", "data.eda_alpha=0.1", "config.data.eda_alpha is 0.1, of which data.source=packed_text knows nothing: labelled_text, text_pairs, text_views do"),
+        ("gpt/tiny.py", "data.augmix_severity=3.0", "config.data.augmix_severity is 3.0, of which data.source=packed_text knows nothing"),
+        ("vit/tiny.py", "data.span_corruption=0.2", "config.data.span_corruption is 0.2, of which data.source=labelled_images knows nothing"),
+    ],
+)
+def test_an_augmentation_that_nothing_does_is_refused(name, field, message):
+    with pytest.raises(UserError, match=message):
+        build.experiment(load(name, f"--config.{field}"))

@@ -164,10 +164,6 @@ def check_fields(c):
     refuse(MORE_THAN_0, lambda value: value <= 0, "be more than 0")
     refuse(SHARES, lambda value: not 0 <= value <= 1, "lie between 0 and 1")
     refuse(LESS_THAN_1, lambda value: not 0 <= value < 1, "be at least 0 and less than 1")
-    if c.data.code_switch_rate and c.data.code_switch_words is None:
-        raise UserError(f"config.data.code_switch_rate is {c.data.code_switch_rate}: name the list of words as config.data.code_switch_words.")
-    if c.data.eda_alpha and c.data.language != "en":
-        raise UserError(f"config.data.eda_alpha knows synonyms of English alone, config.data.language is {c.data.language!r}: set it to 0.")
     if c.run.best_mode not in ("min", "max"):
         raise UserError(f"config.run.best_mode is {c.run.best_mode!r}: choose min or max.")
     for name in ("optimizer.no_decay", "optimizer.frozen", "optimizer.below_layers", "init.allow_new", "lora.pattern", "lora.trained"):

@@ -270,6 +270,7 @@ def test_a_vocabulary_without_a_mask_is_refused():
 def test_fields_that_make_no_sense_are_refused(data, said):
     with pytest.raises(UserError, match=said):
         config_lib.check_fields(config(**data))
+        tables.check_augmentation(config(source="labelled_text", **data))
 
 
 def test_a_back_translation_that_is_no_function_is_refused():

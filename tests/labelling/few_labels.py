@@ -60,7 +60,7 @@ class Experiment:
         augmented = self.train("augmented", labelled, "--config.data.eda_alpha=0.1")
         self.command("label", "--pseudo", f"--workdir={self.folder / 'first'}", f"--data={pool}", f"--threshold={THRESHOLD}", f"--out={self.folder / 'sure.csv'}")
         both = self.write("both", table.read(labelled) + table.read(self.folder / "sure.csv"))
-        pseudo = self.train("pseudo", both, "--config.run.steps=120")
+        pseudo = self.train("pseudo", both)
         half = self.labelled("half", drawn[: LABELS // 2])
         self.train("half", half)
         asked = self.choose("asked", "--choose=margin", f"--count={LABELS // 2}", f"--workdir={self.folder / 'half'}", f"--data={pool}")
