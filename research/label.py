@@ -6,21 +6,22 @@
     python -m research.label --pseudo --workdir=RUN --data=NAME --out=labels.csv [--threshold=0.95] [--held_out=validation]
         the run's own labels where it is sure enough, after temperature scaling; how far to believe it is measured on a split of its data held out
     python -m research.label --choose=entropy|margin|k_center|random --workdir=RUN --data=NAME --out=to_label.csv [--count=50] [--labelled=labels.csv]
-        what to label next: where the run is least sure, or what lies farthest from all that has a label; random, [--seed=0], needs no run
+        what to label next: where the run is least sure, or what lies farthest from all that has a label; random, [--seed=0], takes no run
     python -m research.label --serve=to_label.csv --classes=negative,positive [--annotator=NAME] [--port=8000]
         a page for this machine alone: a key for each class, and each label is in the file at once
     python -m research.label --errors --workdir=RUN --data=NAME --out=errors.csv
-        the labels most likely to be wrong, by confident learning on the run's embeddings (extra `data`)
+        the labels most likely to be wrong, by confident learning on the run's embeddings (extra `data`): they are taken away, to be asked again
     python -m research.label --agreement=a.csv,b.csv [--out=differ.csv]
         Cohen's and Fleiss' kappa and Krippendorff's alpha, with 95 % intervals; --out: where they differ, to be settled with --serve
 
 --data: a data set as data.name of a config [--split=train] [--dir=...] [--text_field=text] [--label_field=label], or a CSV file with the columns key,
 text, label, confidence, annotator, such as these commands write; configs/data/labelled.py makes a data set of it. --step=N: which checkpoint.
-What a run was trained on with labels is left out: of that it tells what it was told. A text too long for a run is cut, as in training.
+What a run was trained on with labels, as its own config says, is left out: of that it tells what it was told. Rows of --data=FILE.csv with a label
+are not chosen. A text too long for a run is cut, as in training.
 """
 
+import functools
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from research.labelling import errors as confident_learning
 from research.labelling.run import Run
 from research.labelling.server import ADDRESS, Server, Sheet
 from research.labelling.texts import Texts
+from research.reports import figures
 from research.reports.tables import Cell, markdown
 from research.tables import DATASETS
 
@@ -47,16 +49,24 @@ from research.tables import DATASETS
 def main(argv):
     parse = config_lib.parse_over if config_lib.given("workdir", argv) is None else config_lib.parse_run
     values, config = parse(argv, base.get_config(), define)
-    flagged = {name for _, needs, takes in MODES.values() for name in (*needs, *takes)} - {"config"} | MODES.keys()
-    given = [name for name in flagged if values[name].present] + ["config"] * any(arg.startswith("--config.") for arg in argv)
-    modes = [name for name in MODES if name in given]
+    what = {mode: mode.partition("=")[0] for mode in MODES}  # the flag that asks for it
+    flagged = {name for _, needs, takes in MODES.values() for name in (*needs, *takes)} - {"config"} | {*what.values()}
+    given = [name for name in sorted(flagged) if values[name].present and values[name].value is not False]
+    if empty := [name for name in given if values[name].value in ("", []) and name != "annotator"]:
+        raise UserError(f"--{empty[0]} says nothing: give it a value, or leave it out.")
+    given += ["config"] * any(arg.startswith("--config.") for arg in argv)
+    modes = [mode for mode in MODES if what[mode] in given and mode in (what[mode], f"choose={values.choose}")]
     if len(modes) != 1:
-        raise UserError(f"say one thing to do: {', '.join(f'--{name}' for name in MODES)}; --help tells more.")
+        raise UserError(f"say one thing to do: {', '.join(f'--{flag}' for flag in dict.fromkeys(what.values()))}; --help tells more.")
     mode, needs, takes = MODES[modes[0]]
-    if extra := [name for name in given if name not in (*modes, *needs, *takes)]:
+    if extra := [name for name in given if name not in (what[modes[0]], *needs, *takes)]:
         raise UserError(f"--{extra[0]} has nothing to do with --{modes[0]}: leave it out.")
     if missing := [name for name in needs if name not in given]:
         raise UserError(f"--{modes[0]} needs --{missing[0]} as well.")
+    if not all(values.classes) or len({*values.classes}) < len(values.classes):
+        raise UserError(f"--classes={','.join(values.classes)}: each class needs a name, and its own.")
+    if values.out and not values.out.endswith(".csv"):
+        raise UserError(f"--out={values.out}: it is written as a CSV file, so let its name end in .csv.")
     mode(values, restore.fitting(config, argv))
 
 
@@ -65,7 +75,7 @@ def define(values):
     number, yes = flags.DEFINE_integer, flags.DEFINE_bool
     word("weak", None, "Labelling functions.", flag_values=values)
     yes("pseudo", False, "Labels that a run is sure of.", flag_values=values)
-    flags.DEFINE_enum("choose", None, [*STRATEGIES], "What to label next.", flag_values=values)
+    flags.DEFINE_enum("choose", None, [*active.STRATEGIES], "What to label next.", flag_values=values)
     word("serve", None, "A CSV file to label.", flag_values=values)
     yes("errors", False, "Labels that look wrong.", flag_values=values)
     words("agreement", [], "CSV files of several annotators.", flag_values=values)
@@ -104,9 +114,9 @@ def weak(values, config):
         [[name, *map(share, row)] for name, *row in zip(voters, *columns)],
     )
     if (judged_N := covered_N & (data.labels_N >= 0)).any():
-        of = {"majority vote": label_model.majority_vote(votes_NM, len(classes)), "label model": p_NC}
-        qualities = {name: label_model.quality(p_NC[judged_N], data.labels_N[judged_N]) for name, p_NC in of.items()}
-        show(["votes put together by", "accuracy", "log-loss", "Brier score"], [[name, *map(share, quality)] for name, quality in qualities.items()])
+        of = label_model.ways(votes_NM, model, label_model.one_accuracy(votes_NM, len(classes)))
+        qualities = [label_model.quality(of_way_NC[judged_N], data.labels_N[judged_N]) for of_way_NC in of.values()]
+        show(["votes put together by", "accuracy", "log-loss", "Brier score"], [[name, *map(share, quality)] for name, quality in zip(of, qualities)])
     print(
         f"Some function votes on {covered_N.mean():.1%} of the texts. Classes: {', '.join(f'{a} {b:.1%}' for a, b in zip(classes, model.balance_C))}."
     )
@@ -130,58 +140,40 @@ def balance(parts: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
 def pseudo(values, config):
     run, out, d = opened(values, config), pathlib.Path(values.out), config.data
     held_out = own(config_lib.changed(config, {"data.name": d.validation_name or d.name}), values.held_out)
+    held_out = run.not_trained_on(held_out, f"--held_out={values.held_out}")
     if run.classes and held_out.classes and run.classes != held_out.classes:
         raise UserError(
             f"{run.workdir} tells {', '.join(run.classes)} apart, --held_out has {', '.join(held_out.classes)}: name data with the same classes."
         )
-    found = pseudo_labels.calibration(run.probabilities(held_out), held_out.labels_N)
-    precision = pseudo_labels.precision_at(values.threshold, found.probabilities_NC, found.labels_N)
-    data = run.not_trained_on(read(values, config))
-    p_NC = pseudo_labels.tempered(run.probabilities(data), found.temperature)
+    found = pseudo_labels.calibration(run.probabilities(held_out.texts), held_out.labels_N)
+    data = run.not_trained_on(read(values, config), f"--data={values.data}")
+    p_NC = pseudo_labels.tempered(run.probabilities(data.texts), found.temperature)
     if p_NC.max() < values.threshold:
         raise UserError(
-            f"once calibrated, the run is as sure as --threshold={values.threshold:g} of none of {len(p_NC):,} texts, at most {p_NC.max():.3f}: lower it, "
-            "or label more."
+            f"once calibrated, the run is as sure as --threshold={values.threshold:g} of none of {len(p_NC):,} texts, at most {p_NC.max():.3f}: "
+            "lower it, or label more."
         )
-    right = f"right in {precision.value:.1%} ({precision.low:.1%} to {precision.high:.1%})" if precision.number else "how often it is right cannot be told"
-    print(
-        f"On {len(found.labels_N):,} texts of {values.held_out}, with the temperature {found.temperature:.2f} that suits as many others, the "
-        f"expected calibration error is {found.after.error:.3f}; without it {found.before.error:.3f}. Of {precision.number:,} of these the run is "
-        f"sure enough, and {right}."
-    )
+    print(pseudo_labels.summary(found, values.threshold, values.held_out))
     classes = run.classes or tuple(map(str, range(p_NC.shape[1])))
     save(out, data, p_NC, p_NC.max(1) >= values.threshold, classes, f"{run.workdir} at step {run.step}")
-    pseudo_labels.draw(found, values.threshold, out.with_suffix(".png"))
+    before, after = f"as trained: ECE {found.before.error:.3f}", f"temperature {found.temperature:.2f}: ECE {found.after.error:.3f}"
+    figures.reliability_diagram({before: found.before, after: found.after}, values.threshold, out.with_suffix(".png"))
     print(f"How sure and how right it is, bin by bin: {out.with_suffix('.png')}")
 
 
 def choose(values, config):
-    if (values.choose == "random") != (values.workdir is None):
-        raise UserError(f"--choose={values.choose} {'looks at no run: leave out' if values.workdir else 'asks a run: give'} --workdir.")
     data, run = read(values, config), opened(values, config) if values.workdir else None
     known = {*(texts.of_table(values.labelled).labelled.texts if values.labelled else ()), *(run.trained_on if run else ())}
+    known |= {*(data.labelled.texts if values.data.endswith(".csv") else ())}  # a data set has labels, as for an experiment, that nobody gave
     new_N = np.array([text not in known for text in data.texts])
     if not new_N.any():
         raise UserError(f"all {len(new_N):,} texts have a label already: there is nothing to choose from.")
     pool = data.where(new_N)
-    chosen = pool.where(STRATEGIES[values.choose](run, data, new_N, values))
+    chosen = pool.where(active.STRATEGIES[values.choose](run, pool.texts, sorted(known), values.count, values.seed))
     table.write(values.out, itertools.starmap(table.row, zip(chosen.keys, chosen.texts)))
     print(
         f"{len(chosen.keys):,} of {len(pool.keys):,} texts are in {values.out}, those most worth a label first: --serve={values.out} asks for them."
     )
-
-
-def k_center(run, data, new_N, values):
-    x_ND = run.embeddings(data)
-    return active.k_center(x_ND[new_N], x_ND[~new_N], values.count)
-
-
-STRATEGIES: dict[str, Callable] = {  # (run, data, which of it has no label, flags) -> places among that, in order
-    "entropy": lambda run, data, new_N, values: active.entropy(run.probabilities(data.where(new_N)), values.count),
-    "margin": lambda run, data, new_N, values: active.margin(run.probabilities(data.where(new_N)), values.count),
-    "k_center": k_center,
-    "random": lambda run, data, new_N, values: active.random(int(new_N.sum()), values.count, values.seed),
-}
 
 
 def serve(values, config):
@@ -193,46 +185,31 @@ def serve(values, config):
 
 def errors(values, config):
     run = opened(values, config)
-    data = run.not_trained_on(read(values, config)).labelled
+    data = run.not_trained_on(read(values, config), f"--data={values.data}").labelled
     if not data.keys:
         raise UserError(f"{values.data} has no labels of classes that could be wrong: name other data, or another --label_field.")
-    found = confident_learning.doubts(data.labels_N, confident_learning.out_of_sample(run.embeddings(data), data.labels_N, data.classes))
-    rows = []
-    for i in found.order_N:
-        more = {"quality": f"{found.quality_N[i]:.4f}", "suggested": data.classes[found.suggested_N[i]], "wrong": f"{found.wrong_N[i]:d}"}
-        rows.append(table.row(data.keys[i], data.texts[i], data.classes[data.labels_N[i]]) | more)
+    found = confident_learning.doubts(data.labels_N, confident_learning.out_of_sample(run.embeddings(data.texts), data.labels_N, data.classes))
+    rows = found.rows(data)
     table.write(values.out, rows)
-    show(["quality", "label", "suggested", "text"], [[row["quality"], row["label"], row["suggested"], row["text"][:100]] for row in rows[:10]])
-    print(f"{found.wrong_N.sum():,} of {len(rows):,} labels look wrong. All are in {values.out}, the most doubtful first.")
+    show(["quality", "given", "suggested", "text"], [[row["quality"], row["given"], row["suggested"], row["text"][:100]] for row in rows[:10]])
+    print(
+        f"{found.wrong_N.sum():,} of {len(rows):,} labels look wrong. All texts are in {values.out}, the most doubtful first, and those without a "
+        f"label: --serve={values.out} asks for it again. What they had is in the column `given`."
+    )
 
 
 def agreement(values, config):
     if len(values.agreement) < 2:
         raise UserError("--agreement is of several files: --agreement=a.csv,b.csv.")
+    if len({pathlib.Path(path).resolve() for path in values.agreement}) < len(values.agreement):
+        raise UserError(f"--agreement={','.join(values.agreement)} names a file twice, which agrees with itself: name each annotator's once.")
     rows, classes, ratings_NR = measures.ratings([table.read(path) for path in values.agreement])
     if not ((ratings_NR >= 0).sum(1) > 1).any():
         raise UserError(f"no text has a label in two of {', '.join(values.agreement)}: they are told by their keys.")
-    pairs = [("Cohen's kappa", measures.cohen_kappa, pair) for pair in itertools.combinations(range(len(values.agreement)), 2)]
-    everyone = tuple(range(len(values.agreement)))
-    body = []
-    for name, statistic, who in [
-        *pairs,
-        ("Fleiss' kappa", measures.fleiss_kappa, everyone),
-        ("Krippendorff's alpha", measures.krippendorff_alpha, everyone),
-    ]:
-        some_NR = ratings_NR[:, who]
-        rated_N = (some_NR >= 0).sum(1) >= (2 if statistic is measures.krippendorff_alpha else len(who))
-        found = measures.interval(statistic, some_NR[rated_N])
-        alike = measures.observed_agreement(some_NR[rated_N])
-        body.append(
-            [
-                name,
-                ", ".join(values.agreement[i] for i in who),
-                f"{rated_N.sum():,}",
-                *map(share, (alike, found.value)),
-                f"{found.low:.3f} to {found.high:.3f}",
-            ]
-        )
+    body = [
+        [name, ", ".join(values.agreement[i] for i in who), f"{count:,}", *map(share, (alike, found.value)), f"{found.low:.3f} to {found.high:.3f}"]
+        for name, who, count, alike, found in measures.statistics(ratings_NR)
+    ]
     show(["", "of", "texts", "alike", "beyond chance", "95 % interval"], body)
     if values.out:
         disputed = [row | dict(zip(values.agreement, told)) for row, told in measures.disputed(rows, classes, ratings_NR)]
@@ -242,10 +219,11 @@ def agreement(values, config):
 
 DATA = ("split", "dir", "text_field", "label_field", "classes")
 RUN = ("config", "step")
-MODES: dict[str, tuple[Callable, tuple[str, ...], tuple[str, ...]]] = {  # flag -> (what it does, flags that it needs, flags that it takes)
+MODES: dict[str, tuple[Callable, tuple[str, ...], tuple[str, ...]]] = {  # flag, or =value -> (what it does, flags that it needs, flags that it takes)
     "weak": (weak, ("data", "out"), (*DATA, "balance")),
     "pseudo": (pseudo, ("workdir", "data", "out"), (*DATA, *RUN, "threshold", "held_out")),
-    "choose": (choose, ("data", "out"), (*DATA, *RUN, "workdir", "count", "labelled", "seed")),
+    **{f"choose={how}": (choose, ("workdir", "data", "out"), (*DATA, *RUN, "count", "labelled")) for how in active.STRATEGIES},
+    "choose=random": (choose, ("data", "out"), (*DATA, "count", "labelled", "seed")),
     "serve": (serve, ("classes",), ("annotator", "port")),
     "errors": (errors, ("workdir", "data", "out"), (*DATA, *RUN)),
     "agreement": (agreement, (), ("out",)),
@@ -273,16 +251,21 @@ def own(config, split: str) -> Texts:
 
 def opened(values, config) -> Run:
     """The run --workdir. Raises UserError for one that reads no text, or pairs of texts."""
-    workdir, cls = pathlib.Path(values.workdir), build.objective_class(config)
+    workdir = pathlib.Path(values.workdir)
     if not build.has_vocabulary(config) or config.data.source == "labelled_text" and config.data.second_text_field is not None:
         raise UserError(f"{workdir} reads {'pairs of texts' if build.has_vocabulary(config) else 'no text'}: labelling is of single texts.")
     tokenizer = load_tokenizer(workdir / "tokenizer.json")
     e = build.experiment(config, vocabulary(tokenizer, config.data.end_token))
     step, params = restore.trained_params(e, workdir, values.step)
-    labels = workdir / "labels.json"
-    classes = tuple(json.loads(labels.read_text())) if labels.is_file() else ()
-    supervised = getattr(cls, "predicts", None) in ("label", "score")
-    return Run(workdir, config, e, tokenizer, step, params, classes, frozenset(own(config, config.data.train_split).texts if supervised else ()))
+    reader = functools.partial(restore.reader, e, tokenizer, params)
+    return Run(workdir, config, e.objective, step, params, reader, tuple(restore.label_names(workdir) or ()), trained_on(workdir, config.data.dir))
+
+
+def trained_on(workdir: pathlib.Path, folder: str | None) -> frozenset[str]:
+    """The texts whose labels a run was given: as the config in its folder says, not the command line, but for data.dir, where data sets lie."""
+    kept = config_lib.changed(config_lib.read(workdir / "config.json", base.get_config()), {"data.dir": folder})
+    supervised = kept.data.source == "labelled_text" and getattr(build.objective_class(kept), "predicts", None) in ("label", "score")
+    return frozenset(own(kept, kept.data.train_split).texts if supervised else ())
 
 
 def save(path, data: Texts, p_NC: np.ndarray, sure_N: np.ndarray, classes: tuple[str, ...], annotator: str):

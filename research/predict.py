@@ -40,7 +40,7 @@ def main(argv):
         )
     tokenizer = load_tokenizer(workdir / "tokenizer.json") if build.has_vocabulary(config) else None
     e = build.experiment(config, vocabulary(tokenizer, config.data.end_token) if tokenizer else None)
-    task = TASKS[predicts](values, config, e.objective, tokenizer, label_names(workdir))
+    task = TASKS[predicts](values, config, e.objective, tokenizer, restore.label_names(workdir))
     items = task.items()
     prepared = [task.prepare(item) for item in items]  # all of them before anything is computed: what cannot be read is refused at once
     _, params = restore.trained_params(e, workdir, values.step)
@@ -70,11 +70,6 @@ def define(values):
     flags.DEFINE_integer("top", 5, "How many labels or words to tell.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("batch_size", 32, "How many at once.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("step", None, "Which checkpoint; absent: the latest.", flag_values=values)
-
-
-def label_names(workdir: pathlib.Path) -> list[str] | None:
-    path = workdir / "labels.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def outputs_of(predict, params, items, prepared, size: int) -> Iterator[tuple]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
+from tokenizers import Tokenizer
+from tqdm import tqdm
 
 from research import tables
 from research.build import Experiment, experiment, has_vocabulary, objective_class
@@ -25,6 +28,8 @@ from research.interop.family import PLAIN, Family
 from research.models import lora
 from research.training import state
 from research.training.checkpoint import Checkpoints, existing
+
+STEP = 32  # tokens: texts are read at a multiple of it that is long enough for all of a batch, so much faster where they are short
 
 
 def starting_state(e: Experiment, checkpoints: Checkpoints, source: Source) -> state.TrainState:
@@ -148,21 +153,36 @@ def judge(run: str, defaults) -> Callable[[Sequence[str]], np.ndarray]:
     e = experiment(config, vocabulary(tokenizer, config.data.end_token))
     what: Any = e.objective
     _, params = trained_params(e, workdir)
-    whole = jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec())
-    predict, size = jax.jit(what.predict, out_shardings=whole), config.data.eval_batch_size
+    told = {"label": lambda outputs: outputs["probabilities"][:, -1], "score": lambda outputs: outputs["score"]}[predicts]
+    return reader(e, tokenizer, params, lambda params, inputs: told(what.predict(params, inputs)))
 
-    def of(texts):
+
+def reader(e: Experiment, tokenizer: Tokenizer, params, of: Callable) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function texts -> (N, ...) float32: what `of`, (parameters, arrays of B texts) -> (B, ...), makes of each. A text that is too long is cut."""
+    what: Any = e.objective
+    size, length = e.config.data.eval_batch_size, e.config.data.length
+    step = jax.jit(of, out_shardings=jax.sharding.NamedSharding(e.mesh, jax.sharding.PartitionSpec()))
+
+    def read(texts):
         found = []
-        for begin in range(0, len(texts), size):
+        for begin in tqdm(range(0, len(texts), size), desc="reading texts", unit=" batches", delay=2, disable=None, leave=False):
             some = list(texts[begin : begin + size])
-            filled = some + some[-1:] * (size - len(some))  # one size is compiled
-            inputs = [text_inputs([text], tokenizer, what.vocabulary, config.data.length) for text in filled]
+            filled = some + some[-1:] * (size - len(some))  # one number of texts is compiled
+            laid_out = [text_inputs([text], tokenizer, what.vocabulary, length) for text in filled]
+            inputs = {name: np.stack([x[name] for x in laid_out]) for name in laid_out[0]}
+            used = -(-int(inputs["mask"].any(0).sum()) // STEP) * STEP  # of few lengths
             with e.in_force():
-                told = jax.device_get(predict(params, {name: np.stack([x[name] for x in inputs]) for name in inputs[0]}))
-            found.append((told["probabilities"][:, -1] if predicts == "label" else told["score"])[: len(some)])
+                rows = jax.device_get(step(params, {name: x_BT[:, :used] for name, x_BT in inputs.items()}))
+            found.append(np.asarray(rows, np.float32)[: len(some)])
         return np.concatenate(found)
 
-    return of
+    return read
+
+
+def label_names(workdir: pathlib.Path) -> list[str] | None:
+    """The names of the labels of a run; None where it has none."""
+    path = workdir / "labels.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def fitting(config, argv: list[str]):

@@ -1,6 +1,7 @@
 """Eight fake devices, and caches of its own: of data, and of compiled programs, which all processes of the session share."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -18,6 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the first process of t
 
 import pytest
 
+gc.set_threshold(200_000, 20, 100)  # a tenth of the time that tracing takes went into looking through what stays
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):

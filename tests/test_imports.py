@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +123,9 @@ def test_training_names_no_objective_and_no_model():
     words = ("masked_lm", "bert", "gpt", "vit", "sentence", "contrastive")
     for path in (ROOT / "research" / "training").glob("*.py"):
         assert [word for word in words if word in path.read_text().lower()] == [], path
+
+
+def test_a_command_begins_without_what_few_need():
+    """Each of these takes a second or more to import."""
+    code = "import sys; from research import train; print([name for name in ('sklearn', 'pgx', 'gymnax', 'apache_beam', 'cleanlab') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"

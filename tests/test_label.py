@@ -98,6 +98,7 @@ def test_functions_label_what_they_vote_on(cache, rules, tmp_path):
     assert len(rows) == 40 and np.mean([row["label"] == ("high" if is_high(row["text"]) else "low") for row in rows]) >= 0.9
     assert all(0.5 < float(row["confidence"]) <= 1 and row["annotator"] == "rules" for row in rows)
     assert re.search(r"\| lf_low \| 0\.\d+ \| .* 1\.000 \|", said) and "| majority vote |" in said and "| label model |" in said
+    assert re.search(r"\| independent votes, each right \d\d\.\d% \|", said)
     assert rows[0]["key"] == "tiny_topics/1.0.0:train:0"
 
 
@@ -128,7 +129,9 @@ def test_what_a_run_is_sure_of_is_labelled(workdir, tmp_path):
         wanted = pseudo_labels.tempered(np.array([[first["probability"], second["probability"]]]), temperature)[0, 0]
         assert row["label"] == first["label"] and float(row["confidence"]) == pytest.approx(wanted, abs=0.01)
     out.unlink()
-    assert "as sure as --threshold=1 of none of 24 texts, at most 0." in error("--pseudo", f"--workdir={run}", f"--data={new}", "--threshold=1", f"--out={out}")
+    assert "as sure as --threshold=1 of none of 24 texts, at most 0." in error(
+        "--pseudo", f"--workdir={run}", f"--data={new}", "--threshold=1", f"--out={out}"
+    )
     assert not out.exists()
     sure = sorted(float(row["confidence"]) for row in rows)[12]
     call("--pseudo", f"--workdir={run}", f"--data={new}", f"--threshold={sure}", f"--out={out}")
@@ -142,15 +145,25 @@ def test_what_is_held_out_is_of_the_data_that_validates(workdir, tmp_path):
     assert "tells low, high apart, --held_out has neg, pos" in error(*arguments, "--held_out=train")
 
 
+def test_calibration_is_not_judged_on_what_the_run_was_trained_on(workdir, tmp_path):
+    run, out = workdir("class"), f"--out={tmp_path}/out.csv"
+    arguments = ["--pseudo", f"--workdir={run}", f"--data={new_texts(tmp_path / 'new.csv')}", "--threshold=0", out]
+    assert "was trained on the labels of all texts of --held_out=train:" in error(*arguments, "--held_out=train")
+    said = call(*arguments, "--held_out=train[:5]+validation[:6]", "--config.data.train_split=train[39:]")
+    assert "5 of 11 texts of --held_out=train[:5]+validation[:6] are left out" in said and "On 3 texts of train[:5]+validation[:6]" in said, (
+        "whatever the command line says of the split"
+    )
+
+
 @pytest.mark.slow
 def test_texts_that_a_run_was_trained_on_are_left_out(workdir, tmp_path):
     run, out = workdir("class"), f"--out={tmp_path}/out.csv"
-    assert "was trained on the labels of all these texts" in error("--pseudo", f"--workdir={run}", DATA, out)
-    assert "was trained on the labels of all these texts" in error("--errors", f"--workdir={run}", DATA, out)
+    assert f"was trained on the labels of all texts of {DATA}" in error("--pseudo", f"--workdir={run}", DATA, out)
+    assert f"was trained on the labels of all texts of {DATA}" in error("--errors", f"--workdir={run}", DATA, out)
     assert "all 40 texts have a label already" in error("--choose=entropy", f"--workdir={run}", DATA, out)
     new = table.read(new_texts(tmp_path / "new.csv"))
     table.write(tmp_path / "both.csv", [*new, table.row("old", document(3, 0).split("\n")[0])])
-    assert "1 texts are left out" in call("--pseudo", f"--workdir={run}", f"--data={tmp_path}/both.csv", "--threshold=0", out)
+    assert "1 of 25 texts of" in call("--pseudo", f"--workdir={run}", f"--data={tmp_path}/both.csv", "--threshold=0", out)
     assert len(table.read(tmp_path / "out.csv")) == 24
     assert len(call("--choose=k_center", f"--workdir={workdir('mask')}", DATA, out)) and len(table.read(tmp_path / "out.csv")) == 40, (
         "it saw no labels"
@@ -178,6 +191,22 @@ def test_k_center_keeps_away_from_what_has_a_label(workdir, tmp_path):
     x_ND = np.array([x["embedding"] for x in results(run, "--embed", *(f"--text={row['text']}" for row in rows), "--truncate")])
     away = np.linalg.norm(x_ND[6:, None] - x_ND[None, :6], axis=2).min(1)
     assert chosen["key"] == rows[6 + away.argmax()]["key"]
+    table.write(tmp_path / "pool.csv", rows[6:])  # where what has a label is not
+    call("--choose=k_center", f"--workdir={run}", f"--data={tmp_path}/pool.csv", "--count=1", f"--labelled={tmp_path}/labelled.csv", f"--out={out}")
+    assert table.read(out) == [chosen]
+
+
+def test_rows_of_a_file_that_have_a_label_are_not_chosen(workdir, tmp_path):
+    rows, out = table.read(new_texts(tmp_path / "new.csv", 12, labels=True)), tmp_path / "out.csv"
+    assert "all 12 texts have a label already" in error("--choose=random", f"--data={tmp_path}/new.csv", f"--out={out}")
+    table.write(tmp_path / "half.csv", rows[:6] + [row | {"label": ""} for row in rows[6:]])
+    call("--choose=random", f"--data={tmp_path}/half.csv", f"--out={out}")
+    assert {row["key"] for row in table.read(out)} == {row["key"] for row in rows[6:]}
+    call("--choose=k_center", f"--workdir={workdir('mask')}", f"--data={tmp_path}/half.csv", "--count=1", f"--out={out}")
+    table.write(tmp_path / "pool.csv", [row | {"label": ""} for row in rows[6:]])
+    with_file = ["--choose=k_center", f"--workdir={workdir('mask')}", f"--data={tmp_path}/pool.csv", "--count=1", f"--labelled={tmp_path}/half.csv"]
+    call(*with_file, f"--out={tmp_path}/again.csv")
+    assert table.read(out) == table.read(tmp_path / "again.csv"), "they are centers"
 
 
 def test_random_needs_no_run(cache, tmp_path):
@@ -195,10 +224,12 @@ def test_wrong_labels_come_first(workdir, tmp_path):
     table.write(new, rows)
     said = call("--errors", f"--workdir={workdir('mask')}", f"--data={new}", f"--out={tmp_path}/errors.csv")
     found = table.read(tmp_path / "errors.csv", ["low", "high"])
+    label_of = {row["key"]: row["label"] for row in rows}
+    assert all(row["given"] == label_of[row["key"]] and row["label"] == ("" if row["wrong"] == "1" else row["given"]) for row in found)
     assert len(found) == 96 and len({row["key"] for row in found[:6]} & {row["key"] for row in rows[::24]}) >= 3
     wrong = [row["wrong"] for row in found]
     assert (
-        wrong == sorted(wrong, reverse=True) and f"{wrong.count('1')} of 96 labels look wrong" in said and found[0]["suggested"] != found[0]["label"]
+        wrong == sorted(wrong, reverse=True) and f"{wrong.count('1')} of 96 labels look wrong" in said and found[0]["suggested"] != found[0]["given"]
     )
 
 
@@ -237,10 +268,21 @@ def test_a_page_is_served_until_it_is_stopped(cache, tmp_path, monkeypatch):
         (["--serve=a.csv", "--classes=a,b", "--threshold=1"], "--threshold has nothing to do with --serve"),
         (["--serve=missing.csv", "--classes=a,b"], "missing.csv cannot be read"),
         (["--agreement=a.csv"], "--agreement is of several files"),
+        (["--agreement=a.csv,./a.csv"], "names a file twice"),
+        (["--pseudo", "--noerrors", "--data=d", "--out=o.csv"], "--pseudo needs --workdir as well"),
+        (["--nopseudo"], "say one thing to do"),
+        (["--weak=", "--data=d", "--out=o.csv"], "--weak says nothing"),
+        (["--serve=a.csv", "--classes="], "--classes says nothing"),
+        (["--serve=a.csv", "--classes=a,b,a"], "--classes=a,b,a: each class needs a name, and its own"),
+        (["--serve=a.csv", "--classes=a,,b"], "--classes=a,,b: each class needs a name"),
+        (["--weak=a.py", "--data=d", "--out=o.txt"], "--out=o.txt: it is written as a CSV file"),
+        (["--choose=random", "--data=d", "--out=o.csv", "--step=3"], "--step has nothing to do with --choose=random"),
+        (["--choose=random", "--data=d", "--out=o.csv", "--config.seed=3"], "--config has nothing to do with --choose=random"),
+        (["--choose=margin", "--data=d", "--out=o.csv", "--seed=3"], "--seed has nothing to do with --choose=margin"),
         (["--agreement=a.csv,b.csv", "--count=3"], "--count has nothing to do with --agreement"),
         (["--pseudo", "--data=d", "--out=o.csv"], "--pseudo needs --workdir as well"),
         (["--choose=best", "--data=d", "--out=o.csv"], "entropy|margin|k_center|random"),
-        (["--choose=margin", "--data=d", "--out=o.csv"], "--choose=margin asks a run: give --workdir"),
+        (["--choose=margin", "--data=d", "--out=o.csv"], "--choose=margin needs --workdir as well"),
         (["--weak=missing.py", "--data=d", "--out=o.csv"], "no file missing.py"),
         (["--errors", "--workdir=missing", "--data=d", "--out=o.csv"], "missing holds no run"),
         (["--choose=random", "--data=missing.csv", "--out=o.csv"], "missing.csv cannot be read"),
@@ -261,7 +303,7 @@ def test_what_cannot_be_done_is_one_line(cache, arguments, says):
         ("pair", ["--choose=margin"], "reads pairs of texts"),
         ("mask", ["--choose=margin"], "was trained for masked_lm, which gives texts no label"),
         ("words", ["--choose=k_center"], "trained no pooler to embed with"),
-        ("class", ["--choose=random"], "--choose=random looks at no run"),
+        ("class", ["--choose=random"], "--workdir has nothing to do with --choose=random"),
         ("class", ["--choose=margin", "--step=7"], "step 7"),
         ("class", ["--pseudo", "--held_out=none"], "no split 'none'"),
     ],

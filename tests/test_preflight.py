@@ -14,13 +14,12 @@ from research.compile.roofline import Times
 from research.core import config as config_lib
 from research.core.errors import UserError
 from tests.rl import tiny, tiny_sums
-from tests.tiny import tiny_config
+from tests.tiny import devices, tiny_config
 
 
 def run(*arguments):
-    flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)  # which --topology says
     command = [sys.executable, "-m", "research.preflight", "--config=tests/tiny.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": flags})
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | devices(1))  # --topology says how many
 
 
 def test_the_command(tmp_path):

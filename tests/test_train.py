@@ -25,6 +25,7 @@ from research.core import metrics
 from research.core.errors import run_command
 from research.data import sources
 from research.training import checkpoint, run_directory
+from tests.tiny import devices
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = "--config=tests/tiny.py"
@@ -49,7 +50,7 @@ def error(command, *arguments):
 
 def spawn(*arguments, **environment):
     """The train command in a process of its own, on one device. What it says goes to a file: a pipe that nobody reads would stop it."""
-    env = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"} | environment
+    env = os.environ | devices(1) | {"PYTHONUNBUFFERED": "1"} | environment
     said = tempfile.TemporaryFile("w+")
     process = subprocess.Popen([sys.executable, "-m", "research.train", *arguments], cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
     process.said = said
@@ -137,7 +138,7 @@ def test_a_run_of_eight_devices_is_read_on_one(run):
     alone = subprocess.run(
         [sys.executable, "-m", "research.predict", f"--workdir={run[0]}", *text],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": ""},
+        env=os.environ | devices(1),
         capture_output=True,
         text=True,
     )
@@ -437,11 +438,10 @@ def test_two_processes_make_the_run_of_one(cache, tmp_path):
     probe = {"evaluators": "('knn',)", "name": "tests.tiny_labelled_text:Reviews", "source": "labelled_text", "validation_split": "train"}
     arguments = [TINY, "--config.data.batch_size=16", "--config.mesh.fsdp=4", "--config.mesh.data=2"]
     arguments += [f"--config.probe.{field}={value}" for field, value in probe.items()]
-    finish(spawn(*arguments, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    finish(spawn(*arguments, f"--workdir={tmp_path}/one", **devices(8)))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
-    meeting["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        meeting = devices(4) | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
     meeting["LODESTAR_CACHE"] = str(tmp_path / "cold")  # both find nothing prepared: one prepares, the other waits
     two = [spawn(*arguments, f"--workdir={tmp_path}/two", "--distributed", **meeting, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in two:

@@ -1,4 +1,4 @@
-"""Tic-tac-toe by AlphaZero: a small ViT, a cell a patch, that learns from games with itself never to lose, in 5 minutes on two CPU cores.
+"""Tic-tac-toe by AlphaZero: a small ViT, a cell a patch, that learns from games with itself never to lose, in 3 minutes on two CPU cores.
 
 What it reaches, of all the games that there can be with a perfect player and with one who may make any move:
 
@@ -19,5 +19,5 @@ def get_config():
     c.data.update(batch_size=256)
     c.rl.update(games=128, moves=8, kept=64, updates=16, simulations=32, opening=4, opponents=("random", "perfect", "any"))
     c.optimizer.update(weight_decay=1e-4, warmup_steps=50)
-    c.run.update(steps=1200, log_every=20, eval_every=400, save_every=400, keep=5, best_metric="validation/lost_to_any", best_mode="min")
+    c.run.update(steps=600, log_every=20, eval_every=200, save_every=200, keep=5, best_metric="validation/lost_to_any", best_mode="min")
     return c

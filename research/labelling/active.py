@@ -1,5 +1,7 @@
 """Which of N examples to label next: places among them, the most worth it first, always the same. C classes, D dimensions."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -39,3 +41,16 @@ def random(size: int, count: int, seed: int) -> np.ndarray:
 
 def _first(worth_N: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-worth_N, kind="stable")[:count]
+
+
+def _k_center(run, pool, known, count, seed):
+    x_ND = run.embeddings([*pool, *known])
+    return k_center(x_ND[: len(pool)], x_ND[len(pool) :], count)
+
+
+STRATEGIES: dict[str, Callable] = {  # (research.labelling.run.Run, texts without a label, texts with one, count, seed) -> places among the former
+    "entropy": lambda run, pool, known, count, seed: entropy(run.probabilities(pool), count),
+    "margin": lambda run, pool, known, count, seed: margin(run.probabilities(pool), count),
+    "k_center": _k_center,
+    "random": lambda run, pool, known, count, seed: random(len(pool), count, seed),
+}

@@ -1,17 +1,29 @@
 """How far R annotators agree beyond chance. ratings_NR int: of N examples the class that each gave, -1 for none."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from research.core.errors import UserError
 from research.labelling import table
 from research.labelling.table import Row
 
 
 def ratings(files: Sequence[Sequence[Row]]) -> tuple[list[Row], list[str], np.ndarray]:
-    """(rows, classes, ratings_NR) of the tables of R annotators: a row of each key that any of them has."""
+    """(rows, classes, ratings_NR) of the tables of R annotators: a row of each key that any of them has.
+
+    Raises UserError for a key that stands for another text in another table.
+    """
+    text_of: dict[str, str] = {}
+    for row in itertools.chain(*files):
+        if row["text"] != text_of.setdefault(row["key"], row["text"]):
+            texts = f"{text_of[row['key']][:40]!r} and {row['text'][:40]!r}"
+            raise UserError(
+                f"the key {row['key']!r} stands for two texts, {texts}: texts are told by their keys, so compare labels of the same texts."
+            )
     classes = sorted({row["label"] for rows in files for row in rows} - {""})
     found = {row["key"]: row for rows in reversed(files) for row in rows}
     labels = [{row["key"]: row["label"] for row in rows} for rows in files]
@@ -30,6 +42,18 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def statistics(ratings_NR: np.ndarray) -> Iterator[tuple[str, tuple[int, ...], int, float, Interval]]:
+    """(name, which annotators, on how many examples, observed agreement, statistic): Cohen's kappa of each two, Fleiss' kappa and Krippendorff's
+    alpha of all; the kappas on what all of these rated, alpha on what any two did."""
+    everyone = tuple(range(ratings_NR.shape[1]))
+    of_two = [("Cohen's kappa", cohen_kappa, pair, 2) for pair in itertools.combinations(everyone, 2)]
+    of_all = [("Fleiss' kappa", fleiss_kappa, everyone, len(everyone)), ("Krippendorff's alpha", krippendorff_alpha, everyone, 2)]
+    for name, statistic, who, least in of_two + of_all:
+        some_NR = ratings_NR[:, who]
+        some_NR = some_NR[(some_NR >= 0).sum(1) >= least]
+        yield name, who, len(some_NR), observed_agreement(some_NR), interval(statistic, some_NR)
 
 
 def observed_agreement(ratings_NR: np.ndarray) -> float:

@@ -9,6 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from research.core.errors import UserError
+from research.labelling import table
+from research.labelling.table import Row
+from research.labelling.texts import Texts
 
 try:
     import cleanlab.filter
@@ -41,6 +44,15 @@ class Doubts(NamedTuple):
     def order_N(self) -> np.ndarray:
         """The errors, then the rest, each with the least quality first."""
         return np.lexsort((self.quality_N, ~self.wrong_N))
+
+    def rows(self, data: Texts) -> list[Row]:
+        """In that order. Those that look wrong have no label, so that they are asked again; all have the one that they had as `given`."""
+        rows = []
+        for i in self.order_N:
+            given, wrong = data.classes[data.labels_N[i]], self.wrong_N[i]
+            more = {"given": given, "quality": f"{self.quality_N[i]:.4f}", "suggested": data.classes[self.suggested_N[i]], "wrong": f"{wrong:d}"}
+            rows.append(table.row(data.keys[i], data.texts[i], "" if wrong else given) | more)
+        return rows
 
 
 def doubts(labels_N: np.ndarray, probabilities_NC: np.ndarray) -> Doubts:

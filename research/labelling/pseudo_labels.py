@@ -4,20 +4,17 @@ Probabilities (N, C) are of C classes. What is measured is measured on examples 
 temperature, the other judges it.
 """
 
-import pathlib
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from scipy.stats import binomtest
 
 from research.core.errors import UserError
 
 BINS = 15  # of confidence (arXiv 1706.04599, table 1)
+HOTTEST = 20.0  # temperature; the coldest is 1 / HOTTEST
 
 
 class Reliability(NamedTuple):
@@ -43,16 +40,14 @@ def reliability(probabilities_NC: np.ndarray, labels_N: np.ndarray, bins: int = 
 
 def tempered(probabilities_NC: np.ndarray, temperature: float) -> np.ndarray:
     """The softmax of logits / temperature: log-probabilities are logits (arXiv 1706.04599, eq. 9)."""
-    logits_NC = np.log(np.maximum(probabilities_NC, np.finfo(np.float32).tiny)) / temperature
-    likelihood_NC = np.exp(logits_NC - logits_NC.max(1, keepdims=True))
-    return likelihood_NC / likelihood_NC.sum(1, keepdims=True)
+    return softmax(np.log(np.maximum(probabilities_NC, np.finfo(np.float32).tiny)) / temperature, 1)
 
 
 def best_temperature(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> float:
-    """The one, between 1/20 and 20, with the least mean of -log p(label)."""
+    """The one, between 1 / HOTTEST and HOTTEST, with the least mean of -log p(label)."""
     rows = np.arange(len(labels_N))
     loss = lambda log_t: -np.log(np.maximum(tempered(probabilities_NC, np.exp(log_t))[rows, labels_N], np.finfo(np.float64).tiny)).mean()
-    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(HOTTEST), np.log(HOTTEST)), method="bounded").x))
 
 
 class Calibration(NamedTuple):
@@ -63,6 +58,11 @@ class Calibration(NamedTuple):
     after: Reliability
     probabilities_NC: np.ndarray  # after
     labels_N: np.ndarray
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether the temperature is the most or the least of all that were tried, so that a better one may lie beyond."""
+        return bool(abs(np.log(self.temperature)) > np.log(HOTTEST) - 1e-3)
 
 
 def calibration(probabilities_NC: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> Calibration:
@@ -95,19 +95,13 @@ def precision_at(threshold: float, probabilities_NC: np.ndarray, labels_N: np.nd
     return Precision(count, right / count, float(interval.low), float(interval.high))
 
 
-def draw(found: Calibration, threshold: float, path: pathlib.Path):
-    """The reliability diagram, before and after; a point is as large as there are examples in its bin."""
-    figure, axis = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
-    axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="as sure as right")
-    axis.axvline(threshold, color="0.7", linewidth=1, linestyle=":", label=f"threshold {threshold:g}")
-    for what, color, name in ((found.before, "#d94801", "as trained"), (found.after, "#08519c", f"temperature {found.temperature:.2f}")):
-        some = what.count_B > 0
-        axis.plot(what.confidence_B[some], what.accuracy_B[some], color=color, linewidth=1, label=f"{name}: ECE {what.error:.3f}")
-        axis.scatter(
-            what.confidence_B[some], what.accuracy_B[some], 12 + 600 * what.count_B[some] / what.count_B.sum(), color=color, alpha=0.5, linewidth=0
-        )
-    axis.set(xlabel="confidence", ylabel=f"accuracy ({found.before.count_B.sum():,} held out)", xlim=(0, 1.02), ylim=(0, 1.02))
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="upper left")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def summary(found: Calibration, threshold: float, split: str) -> str:
+    """In words, how far the model's being sure can be believed."""
+    sure = precision_at(threshold, found.probabilities_NC, found.labels_N)
+    right = f"right in {sure.value:.1%} ({sure.low:.1%} to {sure.high:.1%})" if sure.number else "how often it is right cannot be told"
+    bound = " That temperature is at the bound of its search, and a better one may lie beyond: hold out more, or train the run further."
+    return (
+        f"On {len(found.labels_N):,} texts of {split}, with the temperature {found.temperature:.2f} that suits as many others, the expected "
+        f"calibration error is {found.after.error:.3f}; without it {found.before.error:.3f}. Of {sure.number:,} of these the run is sure enough, and {right}."
+        f"{bound * found.at_bound}"
+    )

@@ -3,8 +3,10 @@
 So whatever else writes to the file between two answers is kept, and to stop at any time loses nothing: all that was labelled is in it.
 """
 
+import hashlib
 import http.server
 import json
+import os
 import pathlib
 import threading
 import urllib.parse
@@ -26,7 +28,8 @@ class Sheet:
     def __init__(self, path: pathlib.Path, classes: Sequence[str], annotator: str):
         """Raises UserError for a file that is no table of labels of these classes, or has no text."""
         self.path, self.classes, self._annotator = path, classes, annotator
-        self._within, self._between = threading.Lock(), cache_lock(str(path.resolve()))  # this process; processes
+        self._within = threading.Lock()  # for pages of this process; the other for processes, of which a path may be too long to be the name
+        self._between = cache_lock(hashlib.sha256(os.fsencode(path.resolve())).hexdigest())
         if not table.read(path, classes):
             raise UserError(f"{path} has no text: give it some lines below the header.")
 

@@ -1,5 +1,6 @@
 """A CSV file of labels: a row is a text with its key and, where it has one, its label, how sure that is, and whose it is."""
 
+import collections
 import csv
 import io
 import pathlib
@@ -58,8 +59,10 @@ def _wrong(found: dict, seen: set[str], classes: Sequence[str] | None) -> str | 
 
 
 def write(path: str | pathlib.Path, rows: Iterable[Row]):
-    """Replaces the file at once: whoever reads it finds it whole, before or after."""
+    """Replaces the file at once: whoever reads it finds it whole, before or after. Raises UserError for a key that comes twice."""
     rows, text = list(rows), io.StringIO()
+    if twice := [key for key, times in collections.Counter(found["key"] for found in rows).items() if times > 1]:
+        raise UserError(f"the key {twice[0]!r} comes twice in what {path} is to hold: give each text its own.")
     writer = csv.DictWriter(
         text, list(dict.fromkeys([*COLUMNS, *(name for found in rows for name in found)])), restval="", lineterminator="\n", quoting=csv.QUOTE_ALL
     )

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from research.core.errors import UserError
 from research.data.corpus import Corpus
+from research.data.records import KINDS
 from research.data.text import as_text
 from research.labelling import table
 
@@ -30,24 +31,26 @@ class Texts(NamedTuple):
 
 
 def of_dataset(corpus: Corpus, split: str, field: str, label_field: str) -> Texts:
-    """The texts of a split that are not empty. Their key is what the data set has as `key`, or the split with the place in it.
+    """The texts of a split that are not empty. Their keys are the texts that the data set has as `key`, where no two are alike and none is empty, or
+    else all of them the split with the place in it.
 
     Labels are of a feature `label_field` that holds the number of a class; where there is none, no text has a label. Raises UserError where there
     is no text.
     """
     records, features = corpus.records(split, text_field="text"), corpus.builder.info.features
     labelled = label_field in features and np.issubdtype(features[label_field].np_dtype, np.integer) and features[label_field].shape == ()
-    keys, texts, labels = [], [], []
+    own_keys, places, texts, labels = [], [], [], []
     for i in tqdm(range(len(records)), desc=f"reading {records.name}", unit=" examples", delay=2):
         record = records[i]
         if (text := as_text(record[field])).strip():
-            keys.append(record["key"].decode() if "key" in features else f"{records.name}:{i}")
+            own_keys.append(as_text(record["key"]) if "key" in features and KINDS["text"](features["key"]) else "")
+            places.append(f"{records.name}:{i}")
             texts.append(text)
             labels.append(int(record[label_field]) if labelled else -1)
     if not texts:
         raise UserError(f"{records.name} has no text in {field!r}: name another split, or another --config.data.text_field.")
     names = corpus.labels or tuple(map(str, range(max(labels) + 1)))
-    return Texts(keys, texts, np.array(labels), names if labelled else ())
+    return Texts(own_keys if all(own_keys) and len({*own_keys}) == len(own_keys) else places, texts, np.array(labels), names if labelled else ())
 
 
 def of_table(path: str | pathlib.Path, classes: Sequence[str] | None = None) -> Texts:

@@ -70,6 +70,24 @@ def parallel_coordinates(groups: list[Group], metric: str, path: pathlib.Path):
     _save(figure, path)
 
 
+def reliability_diagram(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], threshold: float, path: pathlib.Path):
+    """How right a model is by how sure it is (arXiv 1706.04599, figure 1): {name: (mean confidence, accuracy, number of examples) of each bin}.
+
+    A point is as large as there are examples in its bin; an empty bin has none.
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="as sure as right")
+    axis.axvline(threshold, color="0.7", linewidth=1, linestyle=":", label=f"threshold {threshold:g}")
+    for (name, (confidence_B, accuracy_B, count_B)), color in zip(curves.items(), CURVE(np.linspace(0.1, 0.7, len(curves)))):
+        some = count_B > 0
+        axis.plot(confidence_B[some], accuracy_B[some], color=color, linewidth=1, label=name)
+        axis.scatter(confidence_B[some], accuracy_B[some], 12 + 600 * count_B[some] / count_B.sum(), color=color, alpha=0.5, linewidth=0)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="upper left")
+    _save(figure, path)
+
+
 def _finite(found: Reached | None) -> TypeGuard[Reached]:
     return found is not None and math.isfinite(found.mean)
 

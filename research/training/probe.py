@@ -1,10 +1,6 @@
 """What frozen embeddings know: labels found by the nearest neighbours, and by a linear map trained on top (Alain and Bengio, arXiv 1610.01644)."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from research.core.errors import UserError
 
@@ -25,12 +21,18 @@ def collect(embed_step, params, batches) -> Embedded:
 
 def knn(train: Embedded, validation: Embedded, neighbors: int) -> float:
     """The accuracy of a vote of the `neighbors` training examples most similar by cosine."""
+    from sklearn.neighbors import KNeighborsClassifier  # a quarter of the time that any command takes to begin, did all import it
+
     classifier = KNeighborsClassifier(min(neighbors, len(train[0])), metric="cosine").fit(*train)
     return float(classifier.score(*validation))
 
 
 def linear(train: Embedded, validation: Embedded) -> float:
     """The accuracy of logistic regression on the embeddings, each dimension first brought to mean 0 and variance 1."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*train)
     return float(classifier.score(*validation))
 

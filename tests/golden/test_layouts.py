@@ -26,7 +26,10 @@ def differences(was, now, where="") -> list[str]:
     return [] if was == now else [f"{where}: {was} -> {now}"]
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+LIKE_ANOTHER = ("bert_large_v5e_16x16", "gpt3_6.7b_v6e_16x16")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.long if name in LIKE_ANOTHER else ()) for name in LAYOUTS])
 def layout(request):
     return request.param, found(request.param)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from research.core.errors import UserError
 from research.labelling import agreement, table
 from research.labelling.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha, observed_agreement
 
@@ -69,6 +70,18 @@ def test_the_interval_holds_the_figure_and_shrinks_with_more_examples():
     a, b = (agreement.interval(cohen_kappa, ratings, draws=200) for ratings in (few, many))
     assert a.low < a.value < a.high and b.low < b.value < b.high and b.high - b.low < (a.high - a.low) / 3
     assert a == agreement.interval(cohen_kappa, few, draws=200)
+
+
+def test_statistics_are_of_each_two_and_of_all(monkeypatch):
+    monkeypatch.setattr(agreement, "interval", lambda statistic, ratings_NR: agreement.Interval(statistic(ratings_NR), 0, 0))
+    found = [(name, who, count) for name, who, count, *_ in agreement.statistics(MISSING)]
+    assert found[:2] == [("Cohen's kappa", (0, 1), 9), ("Cohen's kappa", (0, 2), 8)] and len(found) == 8
+    assert found[-2:] == [("Fleiss' kappa", (0, 1, 2, 3), 8), ("Krippendorff's alpha", (0, 1, 2, 3), 11)]
+
+
+def test_a_key_that_stands_for_two_texts_is_refused():
+    with pytest.raises(UserError, match="the key 'a' stands for two texts, 'A' and 'B'"):
+        agreement.ratings([[table.row("a", "A", "x")], [table.row("b", "B", "x")], [table.row("a", "B", "x")]])
 
 
 def test_rows_are_matched_by_key_and_disputes_found():

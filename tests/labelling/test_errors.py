@@ -3,6 +3,7 @@ import pytest
 
 from research.core.errors import UserError
 from research.labelling import errors
+from research.labelling.texts import Texts
 
 
 def planted(flipped=12, size=300, seed=0):
@@ -26,6 +27,16 @@ def test_planted_errors_are_found_and_come_first():
     assert (np.diff(held.astype(int)) <= 0).all(), "errors before the rest"
     for part in (found.order_N[held], found.order_N[~held]):
         assert (np.diff(found.quality_N[part]) >= 0).all()
+
+
+def test_what_looks_wrong_has_no_label_and_all_have_what_they_were_given():
+    found = errors.Doubts(np.array([0.9, 0.1, 0.8]), np.array([0, 1, 1]), np.array([False, True, False]))
+    rows = found.rows(Texts(["a", "b", "c"], ["A", "B", "C"], np.array([0, 0, 1]), ("x", "y")))
+    assert [(row["key"], row["label"], row["given"], row["suggested"], row["wrong"]) for row in rows] == [
+        ("b", "", "x", "y", "1"),
+        ("c", "y", "y", "y", "0"),
+        ("a", "x", "x", "x", "0"),
+    ]
 
 
 def test_no_example_has_a_say_in_its_own_probability():

@@ -81,6 +81,57 @@ def test_a_function_that_is_wrong_more_often_than_right_is_not_turned_round():
     np.testing.assert_allclose(model.rates_MCV[3, 0], model.rates_MCV[3, 1], atol=1e-9)
 
 
+def feasible(rng, classes):
+    """P(vote | class) (C, V) drawn so that no vote is likelier under another class than under its own."""
+    rates_CV = rng.dirichlet(np.full(classes + 1, 0.7), classes)
+    votes_CC = np.minimum(rates_CV[:, :-1], np.diag(rates_CV))
+    return np.concatenate([votes_CC, 1 - votes_CC.sum(1, keepdims=True)], 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_rates_no_worse_than_chance_are_the_likeliest_such(classes):
+    rng = np.random.default_rng(classes)
+    counts_MCV = rng.gamma(0.5, 100, (30, classes, classes + 1)) + 0.1
+    rates_MCV = label_model.no_worse_than_chance(counts_MCV)
+    own_MC = np.diagonal(rates_MCV, axis1=1, axis2=2)
+    assert (rates_MCV[:, :, :-1] <= own_MC[:, None]).all(), "no vote is likelier under another class than under its own"
+    assert rates_MCV.sum(2) == pytest.approx(1) and (rates_MCV > 0).all()
+    for counts_CV, rates_CV in zip(counts_MCV, rates_MCV):
+        log_likelihood = lambda x_CV: (counts_CV * np.log(np.maximum(x_CV, 1e-300))).sum() / counts_CV.sum()
+        for _ in range(50):
+            other_CV = feasible(rng, classes)
+            for step in (0.001, 0.01, 0.1, 1):  # of the feasible all between two are
+                assert log_likelihood(rates_CV) >= log_likelihood((1 - step) * rates_CV + step * other_CV) - 1e-6
+
+
+def test_what_is_no_worse_than_chance_stays_as_it_was_counted():
+    counts_MCV = np.array([[[60, 10, 5, 25], [20, 50, 10, 20], [9, 12, 70, 9]]])
+    np.testing.assert_allclose(label_model.no_worse_than_chance(counts_MCV)[0], counts_MCV[0] / 100)
+
+
+def test_a_vote_likelier_under_two_other_classes_is_pooled_with_no_more_than_it_must_be():
+    """Of 0.2 of its own, 0.5 and 0.3: 0.2 with 0.5 are 0.35, above which 0.3 is not. Rows are alike in size, and the vote the only one."""
+    weight_MC = np.full((1, 3), 100.0)
+    counts_MCV = np.array([[[20.0, 0, 0, 80], [50, 0, 0, 50], [30, 0, 0, 70]]])
+    np.testing.assert_allclose(label_model.pooled(counts_MCV, weight_MC)[0, :, 0], [0.35, 0.35, 0.3])
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_one_accuracy_of_all_functions_is_found_and_what_it_makes_of_votes_is_bayes(classes):
+    labels_N, votes_NM = planted([0.8] * 6, [0.7] * 6, classes, size=5000)
+    assert label_model.one_accuracy(votes_NM, classes) == pytest.approx(0.8, abs=0.01)
+    found_C = label_model.independent_votes(np.array([[0, 0, 1, -1]]), classes, 0.8)[0]
+    wrong = 0.2 / (classes - 1)
+    joint_C = np.array([0.8**2 * wrong, wrong**2 * 0.8, *[wrong**3] * (classes - 2)])
+    np.testing.assert_allclose(found_C, joint_C / joint_C.sum())
+
+
+def test_votes_that_never_meet_tell_no_accuracy_and_votes_at_odds_one_at_chance():
+    alone_NM = np.where(np.eye(3, dtype=bool)[np.arange(900) % 3], (np.arange(900) // 3 % 2)[:, None], -1)
+    assert label_model.one_accuracy(alone_NM, 2) == pytest.approx(label_model.RIGHT, abs=1e-3)
+    assert label_model.one_accuracy(np.tile([[0, 1]], (20_000, 1)), 2) == pytest.approx(0.5, abs=0.05)
+
+
 def test_swapping_the_classes_swaps_the_answer_and_nothing_is_drawn():
     _, votes_NM = planted(DIFFERENT, [0.5] * 7)
     found_NC = fit(votes_NM, 2).probabilities(votes_NM)

@@ -4,6 +4,7 @@ import pytest
 from research.core.errors import UserError
 from research.labelling import pseudo_labels
 from research.labelling.pseudo_labels import best_temperature, calibration, precision_at, reliability, tempered
+from research.reports import figures
 
 
 def drawn(temperature, size=20_000, classes=3, seed=0):
@@ -73,6 +74,29 @@ def test_precision_is_of_those_that_are_sure_enough():
     assert none.number == 0 and np.isnan(none.value)
 
 
-def test_a_picture_is_drawn(tmp_path):
-    pseudo_labels.draw(calibration(*drawn(2.0, 200)), 0.9, tmp_path / "sure.png")
+def test_in_words_and_a_temperature_at_the_bound_of_its_search_is_told():
+    found = calibration(*drawn(2.0, 2000))
+    said = pseudo_labels.summary(found, 0.9, "validation")
+    sure = precision_at(0.9, found.probabilities_NC, found.labels_N)
+    assert "On 1,000 texts of validation" in said and f"Of {sure.number:,} of these" in said and f"right in {sure.value:.1%}" in said
+    assert not found.at_bound and "bound" not in said
+    always_right, always_wrong = (calibration(np.tile([[0.6, 0.4]], (40, 1)), np.full(40, label)) for label in (0, 1))
+    for found in (always_right, always_wrong):
+        assert found.at_bound and "at the bound of its search" in pseudo_labels.summary(found, 0.9, "validation")
+    assert always_right.temperature < 1 < always_wrong.temperature
+    assert "how often it is right cannot be told" in pseudo_labels.summary(always_wrong, 0.9, "validation")
+
+
+def test_a_picture_is_drawn_of_the_bins_that_are_not_empty(tmp_path, monkeypatch):
+    kept, close = [], figures.plt.close
+    monkeypatch.setattr(figures.plt, "close", kept.append)
+    found = calibration(*drawn(2.0, 200))
+    figures.reliability_diagram({"before": found.before, "after": found.after}, 0.9, tmp_path / "sure.png")
     assert (tmp_path / "sure.png").read_bytes().startswith(b"\x89PNG")
+    axis = kept[0].axes[0]
+    for line, points, bins in zip(axis.lines[2:], axis.collections, (found.before, found.after), strict=True):
+        some = bins.count_B > 0
+        np.testing.assert_allclose(line.get_xydata(), np.stack([bins.confidence_B, bins.accuracy_B], 1)[some])
+        assert np.corrcoef(points.get_sizes(), bins.count_B[some])[0, 1] == pytest.approx(1)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["as sure as right", "threshold 0.9", "before", "after"]
+    close(kept[0])

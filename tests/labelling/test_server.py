@@ -62,6 +62,16 @@ def test_each_label_is_in_the_file_at_once_and_may_be_changed_or_taken_away(path
         assert ask("GET", "/example?place=9")[1] == {"place": 3, "total": 3, "labelled": 0}
 
 
+def test_a_path_may_be_longer_than_a_name_and_paths_that_look_alike_are_locked_apart(path, tmp_path):
+    long = tmp_path.joinpath(*["folder" * 20] * 3, "a.csv")
+    for one in (long, tmp_path / "a" / "b.csv", tmp_path / "a-b.csv"):
+        table.write(one, [table.row("a", "First.")])
+        Sheet(one, CLASSES, "").label("a", "good")
+        assert labels(one) == {"a": ("good", "")}
+    first, second = (Sheet(tmp_path / name, CLASSES, "")._between for name in ("a/b.csv", "a-b.csv"))
+    assert first.lock_file != second.lock_file
+
+
 def test_it_resumes_where_it_stopped(path):
     with served(path) as ask:
         ask("POST", "/label", {"key": "a", "label": "good"})

@@ -59,6 +59,14 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, content):
         table.read(tmp_path / "labels.csv")
 
 
+def test_a_key_that_comes_twice_is_not_written(tmp_path):
+    path = tmp_path / "labels.csv"
+    table.write(path, [table.row("1", "A", "good")])
+    with pytest.raises(UserError, match="the key '2' comes twice"):
+        table.write(path, [table.row("2", "A"), table.row("1", "B"), table.row("2", "C")])
+    assert table.read(path) == [table.row("1", "A", "good")]
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "labels.csv"
     table.write(path, [table.row("1", "A", "good")])

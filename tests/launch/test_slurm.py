@@ -17,6 +17,7 @@ import submitit
 from launch import slurm
 from research.core.errors import UserError
 from research.core.metrics import read_metrics
+from tests.tiny import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 there_is = all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))) and hasattr(os, "getuid") and os.getuid() == 0
@@ -34,7 +35,7 @@ def cluster(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     subprocess.run(["bash", ROOT / "tests/launch/slurm_here.sh", folder, str(port)], check=True)
-    yield os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "SLURM_POLL_SECONDS": "0.5", "XLA_FLAGS": ""}
+    yield os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "SLURM_POLL_SECONDS": "0.5"} | devices(1)
     for name in ("slurmd", "slurmctld", "munged"):
         os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
 

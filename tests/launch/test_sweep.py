@@ -19,13 +19,14 @@ from launch import pool, sweep, trials
 from research import report
 from research.core.errors import UserError, run_command
 from research.core.metrics import read_metrics
+from tests.tiny import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 SWEEP = ["--config=tests/tiny.py", "--sweep=optimizer.learning_rate=1e-4,1e-2,3e-2", "--sweep=seed=0:2"]
 
 
 def start(workdir, *arguments, **options):
-    env = os.environ | {"XLA_FLAGS": "", "COLUMNS": "200"}
+    env = os.environ | devices(1) | {"COLUMNS": "200"}
     return subprocess.Popen([sys.executable, "-m", "launch.sweep", *arguments, f"--workdir={workdir}"], cwd=ROOT, env=env, text=True, **options)
 
 

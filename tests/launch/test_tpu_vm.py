@@ -13,6 +13,7 @@ from launch import launcher, tpu_types, tpu_vm
 from launch.gcloud import Gcloud
 from research.core.errors import UserError
 from research.core.metrics import read_metrics
+from tests.tiny import devices
 
 HERE = pathlib.Path(__file__).parent
 
@@ -41,7 +42,7 @@ class Cloud:
         monkeypatch.setenv("PATH", f"{self.folder}/bin:{os.environ['PATH']}")
         monkeypatch.setenv("STAND_IN", str(self.folder))
         monkeypatch.setenv("TPU_POLL_SECONDS", "0.2")
-        monkeypatch.setenv("XLA_FLAGS", "")
+        monkeypatch.setenv("XLA_FLAGS", devices(1)["XLA_FLAGS"])
         monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))
 
     def plays(self, *lives, **more):

@@ -25,6 +25,7 @@ from research.training.evaluate import to_host
 from tests.rl import tiny
 from tests.rl.perfect import GAME
 from tests.test_train import assert_same_run, call, error, finish, spawn
+from tests.tiny import devices
 
 G, MOVES, KEPT, LEARNED = 6, 5, 20, 10
 LINES = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
@@ -327,11 +328,10 @@ def test_what_does_not_fit_a_game_is_one_line(game, change, message, tmp_path):
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(tmp_path):
     """Two hosts with four devices each live through what one with eight does."""
-    finish(spawn(TINY, f"--workdir={tmp_path}/one", XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    finish(spawn(TINY, f"--workdir={tmp_path}/one", **devices(8)))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
-    meeting["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        meeting = devices(4) | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
     two = [spawn(TINY, f"--workdir={tmp_path}/two", "--distributed", **meeting, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in two:
         finish(process)
