@@ -17,9 +17,11 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from research import build
 from research.core import config as config_lib
@@ -37,11 +39,12 @@ from research.tables import DATASETS, check_augmentation, from_fields
 try:
     from research.curation.archives import Parquet, Tfds, Warc, Wikitext
     from research.curation.clean import Fields, Html, Language, Unicode
+    from research.curation.contamination import Contamination, evaluation_examples
     from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
     from research.curation.engine import Engine
     from research.curation.inputs import Csv, Images, JsonLines, Lines, Text
     from research.curation.markup import DebianDescription
-    from research.curation.passages import Contamination, RepeatedPassages, evaluation_texts
+    from research.curation.passages import RepeatedPassages
     from research.curation.pii import Pii
     from research.curation.preparation import Recipe, prepare
     from research.curation.quality import C4, GopherQuality, GopherRepetition, WordList
@@ -80,7 +83,7 @@ RULES = {  # name -> function(recipe) -> Rule or Stage
     "near_duplicates": lambda c: from_fields(NearDuplicates, c.near_duplicates, seed=c.seed),
     "near_images": lambda c: from_fields(NearImages, c.near_images),
     "repeated_passages": lambda c: from_fields(RepeatedPassages, c.repeated_passages),
-    "contamination": lambda c: from_fields(Contamination, c.contamination, texts=functools.partial(evaluation_texts, DATASETS)),
+    "contamination": lambda c: from_fields(Contamination, c.contamination, examples=functools.partial(evaluation_examples, DATASETS)),
 }
 
 
@@ -196,13 +199,26 @@ def seen_in_training(config, corpus: Corpus, rows: int, epochs: int):
     original = build.examples_of(plain, corpus, config.data.train_split, config.data.length, training=False)
     examples = build.examples_of(config, corpus, config.data.train_split, config.data.length, training=True)
     order = build.in_order(config, examples)
-    seen, rows = order.random_map(examples.example), min(rows, len(examples))
-    chosen = [int(order[i]) for i in range(rows)]
-    places = [{int(order[i]): i for i in range(epoch * len(examples), (epoch + 1) * len(examples))} for epoch in range(epochs)]
+    seen, chosen = order.random_map(examples.example), [int(order[i]) for i in range(min(rows, len(examples)))]
+    places = places_of(chosen, order, len(examples), epochs)
     first = [original.example(i, np.random.default_rng(0)) for i in chosen]
     label = lambda example: "" if "label" not in example else corpus.labels[int(example["label"])] if corpus.labels else f"{example['label']:.3g}"
     variants = [[shown(corpus, seen[place[i]]) for place in places] for i in chosen]
     return [shown(corpus, example) for example in first], variants, [label(example) for example in first]
+
+
+def places_of(chosen: list[int], order: Sequence[int], size: int, epochs: int) -> list[dict[int, int]]:
+    """{number of a chosen example: its place in `order`} of each epoch, of `size` places; each is read no further than the last of them."""
+    places = [dict[int, int]() for _ in range(epochs)]
+    with tqdm(total=epochs * size, desc="looking for the examples", unit=" places", unit_scale=True, delay=1) as bar:
+        for epoch, found in enumerate(places):
+            for place in range(epoch * size, (epoch + 1) * size):
+                bar.update()
+                if (number := int(order[place])) in chosen:
+                    found[number] = place
+                    if len(found) == len(chosen):
+                        break
+    return places
 
 
 def shown(corpus: Corpus, example) -> np.ndarray | str:

@@ -1,16 +1,20 @@
 """The command that prepares data, and its recipes."""
 
+import contextlib
+import functools
 import hashlib
+import importlib
+import io
 import json
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
-from research import prepare, report, train
+from research import build, prepare, report, train
 from research.core import config as config_lib
 from research.core.errors import UserError
+from tests.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs" / "data").glob("*.py") if "def get_config" in path.read_text())
@@ -28,16 +32,30 @@ def write(folder: pathlib.Path, lines) -> pathlib.Path:
     return folder / "a.jsonl"
 
 
+def run(folder: pathlib.Path, *more, rules="('fields','unicode','exact_duplicates')", files="*.jsonl") -> pathlib.Path:
+    """Runs the command on the base recipe, with few rules, in this process: where the data set is."""
+    argv = ["prepare", "--config=configs/data/base.py", f"--config.input.files={folder / 'in' / files}", f"--config.output.dir={folder / 'tfds'}"]
+    prepare.main([*argv, "--workers=1", f"--config.rules={rules}", *more])
+    return folder / "tfds" / "mine" / "1.0.0"
+
+
 @pytest.fixture
 def command(tmp_path):
-    """Runs the command on the base recipe, with few rules, in this process."""
+    return functools.partial(run, tmp_path)
 
-    def run(*more, rules="('fields','unicode','exact_duplicates')", files=tmp_path / "in" / "*.jsonl"):
-        argv = ["prepare", "--config=configs/data/base.py", f"--config.input.files={files}", f"--config.output.dir={tmp_path / 'tfds'}", "--workers=1"]
-        prepare.main([*argv, f"--config.rules={rules}", *more])
-        return tmp_path / "tfds" / "mine" / "1.0.0"
 
-    return run
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """(where a data set is, the command that made it, what that said)."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write(folder / "in", [{"text": text} for text in texts(60) + texts(5)] + ["no JSON"])
+    (folder / "test.txt").write_text(f"Nothing of it is in there, whoever may look for it.\n{texts(7)[6]}\n")
+    more = (f"--config.contamination.sets=('{folder / 'test.txt'}',)", "--config.contamination.ngram=32")
+    again = functools.partial(run, folder, *more, rules="('fields','unicode','exact_duplicates','contamination')")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        place = again()
+    return place, again, said.getvalue()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
@@ -55,15 +73,39 @@ def test_every_rule_can_be_made_of_the_base_recipe():
         assert rule(config), name
 
 
-def test_raw_text_becomes_a_data_set_with_a_report_that_a_run_trains_on_and_remembers(tmp_path, command, capsys):
-    write(tmp_path / "in", [{"text": text} for text in texts(60) + texts(5)] + ["no JSON"])
-    place = command()
-    out = capsys.readouterr().out
-    assert "| exact_duplicates | 65 | 60 | 5 |" in out
+def test_raw_text_becomes_a_data_set_with_a_report(prepared):
+    place, _, said = prepared
+    assert "| exact_duplicates | 65 | 60 | 5 |" in said
     assert {path.name for path in place.iterdir()} >= {"manifest.json", "index.html", "funnel.png", "timing.json", "dataset_info.json"}
     assert "malformed: no JSON" in (place / "index.html").read_text()
     manifest = json.loads((place / "manifest.json").read_text())
-    assert manifest["recipe"]["rules"] == ["fields", "unicode", "exact_duplicates"]
+    assert manifest["recipe"]["rules"] == ["fields", "unicode", "exact_duplicates", "contamination"]
+
+
+def test_what_has_text_of_an_evaluation_set_is_named_with_the_line(prepared):
+    place, _, _ = prepared
+    rule = json.loads((place / "manifest.json").read_text())["rules"][-1]
+    (sets,) = rule["evaluation_sets"]
+    assert rule["evaluation_sets"] == {sets: {"examples": 2, "too_short": 0, "hit": 1}}
+    (example,) = rule["dropped"]
+    assert (example["text"], example["like"]) == (texts(7)[6], {"key": f"{sets}:2", "text": texts(7)[6]})
+    assert f"like {sets}:2" in (place / "index.html").read_text()
+
+
+def test_what_is_trained_on_is_remembered_by_its_hash(prepared, tmp_path, cache):
+    place, _, _ = prepared
+    more = dict(data__name="mine", data__dir=str(place.parents[1]), data__source="packed_text", data__tokenizer_type="byte_bpe", model__vocab_size=300)
+    config = tiny_config(model__name="gpt", model__norm="pre", objective__name="causal_lm", **more)
+    corpus = build.make_corpus(config, tmp_path / "run")
+    for split in ("train", "validation"):
+        assert len(build.examples_of(config, corpus, split, 16, split == "train")) > 0
+        assert corpus.manifest[f"{split}/16"]["preparation_sha256"] == hashlib.sha256((place / "manifest.json").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_it_and_remembers_both_data_sets(tmp_path, command):
+    write(tmp_path / "in", [{"text": text} for text in texts(60)])
+    place = command()
     command("--config.name=other")
     fields = "model.width=16 model.layers=1 model.heads=2 model.mlp_width=16 model.vocab_size=300 data.tokenizer_type=byte_bpe data.length=16 data.batch_size=8"
     fields = [f"--config.{field}" for field in f"{fields} data.eval_batch_size=8 run.steps=1 optimizer.schedule=constant optimizer.warmup_steps=0 data.name=mine data.validation_name=other data.dir={tmp_path / 'tfds'}".split()]
@@ -74,17 +116,14 @@ def test_raw_text_becomes_a_data_set_with_a_report_that_a_run_trains_on_and_reme
     assert seen["train/16"]["documents"].startswith("mine/") and seen["validation/16"]["documents"].startswith("other/")
 
 
-def test_the_same_command_again_does_nothing_and_says_so(tmp_path, command, capsys):
-    write(tmp_path / "in", [{"text": text} for text in texts(60)])
-    command()
-    capsys.readouterr()
-    command()
+def test_the_same_command_again_does_nothing_and_says_so(prepared, capsys):
+    _, again, _ = prepared
+    again()
     assert "Prepared before, by the same recipe from the same input" in capsys.readouterr().out
 
 
-def test_the_report_of_a_data_set_is_made_again(tmp_path, command):
-    write(tmp_path / "in", [{"text": text} for text in texts(60)])
-    place = command()
+def test_the_report_of_a_data_set_is_made_again(prepared):
+    place, _, _ = prepared
     before = (place / "index.html").read_text()
     (place / "index.html").unlink()
     report.main(["report", str(place)])
@@ -124,14 +163,16 @@ def test_a_file_that_is_not_utf_8_and_a_corrupt_archive_are_named(tmp_path, comm
     path.unlink()
     (tmp_path / "in" / "b.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00garbage")
     with pytest.raises(UserError, match="b.jsonl.gz cannot be read"):
-        command(files=tmp_path / "in" / "*.gz")
+        command(files="*.gz")
 
 
-def test_without_the_extra_the_command_says_what_to_install(tmp_path):
-    code = "import sys; sys.modules['warcio'] = None; import research.prepare"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == "error: there is no package warcio, which preparing data needs: pip install 'lodestar-research[data]'."
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch):
+    for module in ("research.prepare", "research.curation.archives"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "warcio.archiveiterator", None)  # as if it were not installed
+    with pytest.raises(SystemExit) as e:
+        importlib.import_module("research.prepare")
+    assert e.value.code == "error: there is no package warcio, which preparing data needs: pip install 'lodestar-research[data]'."
 
 
 @pytest.mark.parametrize("config, name", [("vit/tiny.py", "sheet.png"), pytest.param("bert/sentiment_tiny.py", "sheet.html", marks=pytest.mark.slow)])
@@ -143,6 +184,19 @@ def test_a_contact_sheet_shows_what_training_sees(tmp_path, config, name, capsys
     assert sheet.stat().st_size > 1000
     if name.endswith("html"):
         assert sheet.read_text().count("epoch 1") == 3 and "<del>" in sheet.read_text()
+
+
+def test_examples_are_found_in_each_epoch_and_no_further_than_the_last_of_them():
+    class Order(list):
+        read = ()
+
+        def __getitem__(self, i):
+            self.read += (i,)
+            return super().__getitem__(i)
+
+    order = Order([3, 1, 0, 2, 4] + [4, 2, 3, 1, 0] + [1, 3, 0, 2, 4])
+    assert prepare.places_of([3, 1], order, 5, 3) == [{3: 0, 1: 1}, {3: 7, 1: 8}, {1: 10, 3: 11}]
+    assert order.read == (0, 1, 5, 6, 7, 8, 10, 11)
 
 
 def test_a_recipe_has_no_augmentation_to_show():

@@ -135,7 +135,8 @@ AT_LEAST = {  # the least that makes sense; of absent fields nothing is asked. W
     0: "model.token_types rl.opening objective.value_weight objective.projection_width objective.z_loss objective.mixup objective.cutmix "
     "data.color_jitter data.randaugment_layers data.randaugment_magnitude data.augmix_severity optimizer.warmup_steps optimizer.learning_rate optimizer.weight_decay",
 }
-MORE_THAN_0 = "rl.reward_scale model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
+AT_MOST = {30: "data.randaugment_magnitude", 10: "data.augmix_severity"}
+MORE_THAN_0 = "data.crop_area rl.reward_scale model.temperature objective.temperature model.layer_scale model.norm_epsilon model.rotary_base"
 SHARES = (
     "objective.mask_rate objective.label_smoothing data.short_fraction data.short_rate data.word_dropout data.crop_words data.crop_area "
     "data.erasing data.eda_alpha data.code_switch_rate data.back_translation_rate data.span_corruption "
@@ -161,6 +162,8 @@ def check_fields(c):
 
     for least, names in AT_LEAST.items():
         refuse(names, lambda value: value < least, f"be at least {least}")
+    for most, names in AT_MOST.items():
+        refuse(names, lambda value: value > most, f"be at most {most}")
     refuse(MORE_THAN_0, lambda value: value <= 0, "be more than 0")
     refuse(SHARES, lambda value: not 0 <= value <= 1, "lie between 0 and 1")
     refuse(LESS_THAN_1, lambda value: not 0 <= value < 1, "be at least 0 and less than 1")

@@ -11,7 +11,7 @@ class Dropped(NamedTuple):
     """In place of a document: it goes, and why. The reason is one of few, so that they can be counted: no figure of the document is in it."""
 
     why: str
-    like: Document | None = None  # the earlier document that it is like
+    like: Document | None = None  # the earlier document that it is like, or the example of an evaluation set whose text it has
 
 
 class Rule(Protocol):

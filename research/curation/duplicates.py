@@ -5,11 +5,13 @@ kind states; those that share one are compared, and a document goes if an earlie
 stays, whoever computes, and no two documents that stay are known to be alike.
 """
 
+import abc
 import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -33,22 +35,24 @@ HASHED = np.dtype([("hash", np.uint64), ("place", np.uint64)])
 PAIR = np.dtype([("later", np.uint64), ("earlier", np.uint64)])
 
 
-class Duplicates:
-    """A stage of a preparation; kinds say what documents are compared by (`sketch`), when two are alike, and which hashes they have."""
+class Duplicates(abc.ABC):
+    """A stage of a preparation, whose kinds say what documents are compared by, when two are alike, and which hashes they have."""
 
     most = 16  # earlier documents of those that share a hash with a document which it is compared with: the first ones, and the one just before it
 
-    def sketch(self, document: Document):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def sketch(self, document: Document) -> Any:
+        """What a document is compared by."""
 
+    @abc.abstractmethod
     def alike(self, a, b) -> bool:
-        raise NotImplementedError
+        """Whether documents of these two sketches are."""
 
+    @abc.abstractmethod
     def hashes(self, sketches: Iterable) -> Iterator[np.ndarray]:
         """(bands,) uint64 of each."""
-        raise NotImplementedError
 
-    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
         """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard that has some."""
         hashed = functools.partial(_hashed, self, before, folder, shards)
         candidates = functools.partial(_candidates, self.most, folder)
@@ -59,32 +63,43 @@ class Duplicates:
             return pairs | "ByShard" >> beam.GroupByKey() | "Compare" >> beam.MapTuple(compared)
 
         engine.run(pipeline, folder, list(range(shards)), shards, "comparing")
+        return {}
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
-        found = np.load(_found(folder, shard)) if _found(folder, shard).exists() else np.zeros(0, PAIR)
-        earlier, documents = dict(zip(found["later"].tolist(), found["earlier"].tolist())), Shards(before)
-
-        def effect(place: Place, document: Document) -> Document | Dropped:
-            like = earlier.get(int(place))
-            return document if like is None else Dropped("an earlier document is like it", documents[Place.of(like)])
-
-        return effect
+        return drop_later(found(folder, shard), Shards(before), lambda like: "an earlier document is like it")
 
 
-def _found(folder: pathlib.Path, shard: int) -> pathlib.Path:
+def found(folder: pathlib.Path, shard: int) -> pathlib.Path:
+    """The file of the PAIR records of a shard."""
     return folder / f"{shard:05}.npy"
+
+
+def drop_later(pairs: pathlib.Path, earlier: Shards, why: Callable[[Place], str]) -> Effect:
+    """Drops the documents that a file of PAIR records has as later ones, each with the earlier one and what `why` says of its place; no file, none."""
+    records = np.load(pairs) if pairs.exists() else np.zeros(0, PAIR)
+    like = {later: Place.of(place) for later, place in records.tolist()}
+
+    def effect(place: Place, document: Document) -> Document | Dropped:
+        return Dropped(why(like[int(place)]), earlier[like[int(place)]]) if int(place) in like else document
+
+    return effect
 
 
 def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shards: int, shard: int) -> Iterator[tuple[int, Slice]]:
     """(partition, its HASHED records) of the documents of a shard."""
     rows = [np.zeros(0, HASHED)]
     for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
-        row = np.empty(len(hashes), HASHED)
-        row["hash"], row["place"] = hashes, int(Place(shard, index))
-        rows.append(row)
+        rows.append(hashed(hashes, Place(shard, index)))
     records = np.concatenate(rows)
     yield from give(folder / f"hashed-{shard:05}.npy", records, partitions(records, shards))
     write_atomically(done(folder, shard), "{}")
+
+
+def hashed(hashes_N: np.ndarray, place: Place) -> np.ndarray:
+    """(N,) HASHED records: the hashes of what is there."""
+    records_N = np.empty(len(hashes_N), HASHED)
+    records_N["hash"], records_N["place"] = hashes_N, int(place)
+    return records_N
 
 
 def partitions(records: np.ndarray, shards: int) -> np.ndarray:
@@ -116,11 +131,11 @@ def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shar
         pairs = np.unique(take(slices))
         documents = Shards(before)
         sketch = functools.lru_cache(maxsize=REMEMBERED)(lambda place: kind.sketch(documents[Place.of(place)]))
-        found: dict[int, int] = {}
+        like: dict[int, int] = {}
         for later, earlier in pairs.tolist():
-            if later not in found and later != earlier and kind.alike(sketch(later), sketch(earlier)):
-                found[later] = earlier
-        save(_found(folder, shard), np.array(list(found.items()), PAIR))
+            if later not in like and later != earlier and kind.alike(sketch(later), sketch(earlier)):
+                like[later] = earlier
+        save(found(folder, shard), np.array(list(like.items()), PAIR))
 
 
 @dataclasses.dataclass(frozen=True)

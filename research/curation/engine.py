@@ -1,6 +1,8 @@
 """How pipelines run: Apache Beam on this machine's processors, or wherever its options say, with a progress bar and errors in one line."""
 
+import argparse
 import contextlib
+import io
 import logging
 import pathlib
 import shlex
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from research.core.errors import UserError, disk_full, is_disk_full
 from research.core.files import write_atomically
-from research.curation.beam import FnApiRunner, PipelineOptions, StandardOptions, SubprocessSDKEnvironment, beam, create_runner
+from research.curation.beam import FnApiRunner, PipelineOptions, PortableRunner, StandardOptions, SubprocessSDKEnvironment, beam, create_runner
 
 EVERY = 0.2  # seconds between two looks at how far it is
 GRACE = 10  # seconds for the other workers to end what they do
@@ -30,11 +32,8 @@ class Engine:
 
     def __init__(self, workers: int, options: list[str]):
         self._workers, self._options = workers, options
-        try:
-            if named := PipelineOptions(options).view_as(StandardOptions).runner:
-                create_runner(named)
-        except (ValueError, ImportError) as e:
-            raise UserError(f"--beam=--runner={named}: {e}") from e
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # of an error each worker would print all it knows
+        _check(options)
 
     def each(self, task: Callable[[int], None], folder: pathlib.Path, tasks: int, what: str):
         """Calls `task(n)` for each n of `tasks` whose file NNNNN.json is not in `folder` yet, which it leaves there."""
@@ -46,7 +45,6 @@ class Engine:
         """Runs `pipeline(a PCollection of the numbers)`. Raises UserError where a task did, the disk is full, or a worker is gone."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # of an error each worker would print all it knows
         workers = min(self._workers, len(waiting))  # each takes seconds to start
         raised: list[Exception] = []
 
@@ -54,7 +52,7 @@ class Engine:
             try:
                 options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={workers}", *self._options])
                 with beam.Pipeline(self._runner(workers, folder), options) as p:
-                    pipeline(p | "Numbers" >> beam.Create(waiting) | beam.Reshuffle())
+                    pipeline(p | "Numbers" >> beam.Create(waiting))  # which spreads them over the workers
             except Exception as e:
                 raised.append(e)
 
@@ -84,6 +82,24 @@ class Engine:
         return FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"{worker} || echo {shlex.quote(GONE)} > {shlex.quote(str(folder / ERROR))}"))
 
 
+def _check(options: list[str]):
+    """Raises UserError for a runner that there is not, a wrong value, and an option that Beam would pass over."""
+    said, parsers = io.StringIO(), list[argparse.ArgumentParser]()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed = PipelineOptions(options)
+            parsed.get_all_options(add_extra_args_fn=parsers.append)
+            _, unknown = parsers[0].parse_known_args(options)
+            named = parsed.view_as(StandardOptions).runner
+        runner = create_runner(named) if named else None
+    except SystemExit as e:  # with which argparse ends, having said how all options are used
+        raise UserError(f"--beam: {said.getvalue().strip().rpartition('error: ')[2]}.") from e
+    except (ValueError, ImportError) as e:
+        raise UserError(f"--beam=--runner={named}: {e}") from e
+    if unknown and not isinstance(runner, PortableRunner):  # of which the server that it sends its jobs to knows others
+        raise UserError(f"--beam: Beam knows no option {', '.join(unknown)}: give those of its runner, each as --beam=--OPTION=VALUE.")
+
+
 @contextlib.contextmanager
 def reporting(folder: pathlib.Path) -> Iterator[None]:
     """In a worker: what the user can mend is written down for the one who waits."""
@@ -101,7 +117,6 @@ def reporting(folder: pathlib.Path) -> Iterator[None]:
 def done(folder: pathlib.Path, n: int) -> pathlib.Path:
     """The file that says that task `n` is done."""
     return folder / f"{n:05}.json"
-
 
 
 def told(folder: pathlib.Path) -> str:

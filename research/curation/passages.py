@@ -1,9 +1,9 @@
-"""Runs of words that came before: cut out of later documents, or, where evaluation sets have them, a reason to drop the document."""
+"""Runs of words that came before: cut out of later documents."""
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from research.curation.engine import Engine, done, reporting
 from research.curation.exchange import Slice, give, join, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
-from research.data.corpus import dataset_builder
-from research.data.records import Records
-from research.data.text import as_text, sentences
+from research.data.text import sentences
 
 ENTRY = np.dtype([("hash", np.uint64), ("place", np.uint64), ("word", np.uint64)])  # of one size: else a search in one field would copy it
 MOST = 8  # places that have the same window which are tried
@@ -49,7 +47,7 @@ class RepeatedPassages:
     def window(self) -> int:
         return (self.words + 1) // 2
 
-    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
         """Leaves in `folder` the index of the shards of the folder `before`, sorted."""
         entries, sorted_ = functools.partial(_entries, self.window, before, folder, shards), functools.partial(_sorted, folder)
         engine.run(
@@ -60,6 +58,7 @@ class RepeatedPassages:
             "indexing passages",
         )
         join([np.load(path, mmap_mode="r") for path in sorted(folder.glob("partition-*.npy"))], ENTRY, folder / INDEX)  # by their first bits: so they are sorted
+        return {}
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
         index, documents = np.load(folder / INDEX, mmap_mode="r"), Shards(before)
@@ -141,75 +140,3 @@ def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shards: in
 def _sorted(folder: pathlib.Path, partition: int, slices: Iterable[Slice]):
     with reporting(folder):
         save(folder / f"partition-{partition:04}.npy", np.sort(take(slices)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Contamination:
-    """Drops documents that share a run of `ngram` words with a text that evaluates, or all of one that has fewer words, but at least `min_words`.
-
-    Runs of 13 words are those of arXiv 2005.14165, appendix C, where what lies around them is cut out of long documents; here the document goes.
-
-    Args:
-      sets: names of sets of texts.
-      texts: the name of one -> its texts.
-    """
-
-    needs = "text"
-
-    sets: tuple[str, ...]
-    ngram: int
-    min_words: int
-    texts: Callable[[str], Iterable[str]]
-
-    def __post_init__(self):
-        if not self.sets or not 1 <= self.min_words <= self.ngram:
-            raise UserError("contamination: name sets that evaluate, and let min_words lie between 1 and ngram.")
-
-    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
-        """Leaves in `folder` the runs of words of each set."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, name in enumerate(self.sets):
-            runs: dict[int, list[np.ndarray]] = {}
-            for text in self.texts(name):
-                hashes = ngrams.word_hashes(text)
-                n = min(len(hashes), self.ngram)
-                if n >= self.min_words:
-                    runs.setdefault(n, []).append(ngrams.windows(hashes, n))
-            if not runs:
-                raise UserError(f"contamination.sets: {name} has no text of {self.min_words} words: choose another, or lower contamination.min_words.")
-            for n, found in runs.items():
-                np.save(folder / f"set-{number}-{n}.npy", np.unique(np.concatenate(found)))
-
-    def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
-        runs = [
-            (name, int(path.stem.rpartition("-")[2]), np.load(path)) for number, name in enumerate(self.sets) for path in sorted(folder.glob(f"set-{number}-*.npy"))
-        ]
-
-        def effect(place: Place, document: Document) -> Document | Dropped:
-            hashes = ngrams.word_hashes(document["text"])
-            for name, n, table in runs:
-                if ngrams.known(ngrams.windows(hashes, n), table).any():
-                    return Dropped(f"has text of {name}")
-            return document
-
-        return effect
-
-
-def evaluation_texts(datasets: dict, name: str) -> Iterator[str]:
-    """The texts of a file, one a line; or of "name:split:field" of a data set, ours by the table `datasets` or any that TFDS knows.
-
-    Raises UserError if there is neither.
-    """
-    if pathlib.Path(name).is_file():
-        try:
-            with open(name, encoding="utf-8") as file:
-                yield from file
-        except UnicodeDecodeError as e:
-            raise UserError(f"contamination.sets: {name} is not UTF-8 ({e.reason} after {e.start} bytes): convert the file.") from e
-        return
-    if name.count(":") < 2:
-        raise UserError(f"contamination.sets: {name} is no file, and no data set either: name one as NAME:SPLIT:FIELD.")
-    dataset, split, field = name.rsplit(":", 2)
-    records = Records(dataset_builder(datasets, dataset, None), split, {"text_field": (field, "text")})
-    for i in range(len(records)):
-        yield as_text(records[i][field])

@@ -29,7 +29,7 @@ from research.curation.tokens import Tokens
 
 PACKAGES = """apache-beam array-record datasketch ftfy ImageHash lodestar-research mwparserfromhell numpy phonenumbers pillow py3langid scipy sentencex
 tensorflow-datasets tokenizers trafilatura warcio""".split()
-FINISHED = "finished"  # in the folder of a stage: its comparison is done, in so many seconds
+FINISHED = "finished"  # in the folder of a stage: its comparison is done, in so many `seconds`, and what is `told` of it
 HASHED = 1 << 30  # bytes of the input that one worker hashes at a time
 
 
@@ -44,8 +44,11 @@ class Format(Protocol):
 class Stage(Protocol):
     """A rule for which documents have to be compared with each other, or with others: all of them first, then what comes of it for each."""
 
-    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> None:
-        """Compares the documents of the shards of the folder `before`, and leaves in `folder` what was found."""
+    def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
+        """Compares the documents of the shards of the folder `before`, and leaves in `folder` what was found.
+
+        Returns what the manifest is to say of that, beside what it says of every rule.
+        """
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect: ...
 
@@ -144,8 +147,13 @@ def _passes(recipe: Recipe, engine: Engine, shards: list[list[Part]], work: path
             engine.each(Pass(folder, read, effect, tuple(rules), then, hide, write), folder, len(shards), what)
         results, written = _counted(folder, len(shards))
         _check_some_left(results)
-        rules_told += map(told, results)
-        seconds |= _seconds(number, results, work / f"stage-{number}")
+        told_now = list(map(told, results))
+        if stage is not None:
+            comparison = json.loads((work / f"stage-{number}" / FINISHED).read_text())
+            told_now[0] |= comparison["told"]
+            seconds[f"{number}: comparing"] = comparison["seconds"]  # by the clock; those of rules are of one processor
+        rules_told += told_now
+        seconds |= {f"{number}: {rule['rule']}": rule["seconds"] for rule in results}
         for path in [*before.glob("*.array_record"), *(work / f"stage-{number}").glob("*.npy")]:  # which nobody reads any more
             path.unlink()
     return rules_told, written, seconds
@@ -163,12 +171,12 @@ def _segments(rules) -> list[tuple]:
 
 
 def _compared(stage: Stage, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
-    """The effect of a stage whose comparison is done now, if it was not; how long it took stays in the folder."""
+    """The effect of a stage whose comparison is done now, if it was not; what came of it, and how long it took, stays in the folder."""
     if not (folder / FINISHED).exists():
         shutil.rmtree(folder, ignore_errors=True)
         start = time.perf_counter()
-        stage.compare(engine, before, shards, folder)
-        write_atomically(folder / FINISHED, f"{time.perf_counter() - start}")
+        comparison = {"told": stage.compare(engine, before, shards, folder), "seconds": time.perf_counter() - start}
+        write_atomically(folder / FINISHED, json.dumps(comparison))
     return functools.partial(stage.effect, before, folder)
 
 
@@ -203,12 +211,6 @@ def _check_some_left(rules: list[dict]):
         if not rule["documents_out"]:
             why = ", ".join(f"{reason} ({n:,})" for reason, n in sorted(rule["why"].items()))
             raise UserError(f"the rule {rule['rule']} drops all of {rule['documents_in']:,} documents that came to it: {why}. Change its fields, or leave it out.")
-
-
-def _seconds(number: int, rules: list[dict], stage: pathlib.Path) -> dict[str, float]:
-    """{rule: seconds of one processor}, and before that of a stage seconds of comparing, by the clock."""
-    compared = {f"{number}: comparing": float((stage / FINISHED).read_text())} if (stage / FINISHED).exists() else {}
-    return compared | {f"{number}: {rule['rule']}": rule["seconds"] for rule in rules}
 
 
 def _finish(recipe: Recipe, work: pathlib.Path, sizes: list[dict]) -> dict:

@@ -5,14 +5,15 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from research.core.errors import UserError
-
 GREY = 128  # of what RandAugment and AugMix move into the picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to an image in training, in this order; fields as in `config.data`. All off: the image as evaluation sees it."""
+    """What happens to an image in training, in this order; fields as in `config.data`, within the bounds that research/core/config.py checks.
+
+    All off: the image as evaluation sees it.
+    """
 
     crop_area: float = 1.0
     flip: bool = False
@@ -22,18 +23,6 @@ class Augmentation:
     augmix_severity: float = 0.0
     color_jitter: float = 0.0
     erasing: float = 0.0
-
-    def __post_init__(self):
-        if not 0 < self.crop_area <= 1 or self.color_jitter < 0 or self.randaugment_layers < 0 or not 0 <= self.randaugment_magnitude <= 30:
-            raise UserError(
-                f"data.crop_area {self.crop_area} must lie above 0 and up to 1, data.color_jitter {self.color_jitter} and data.randaugment_layers "
-                f"{self.randaugment_layers} not below 0, data.randaugment_magnitude {self.randaugment_magnitude} between 0 and 30."
-            )
-        if not 0 <= self.erasing <= 1 or not 0 <= self.augmix_severity <= 10 or self.augmix_width < 1:
-            raise UserError(
-                f"data.erasing {self.erasing} must lie between 0 and 1, data.augmix_severity {self.augmix_severity} between 0 and 10, "
-                f"data.augmix_width {self.augmix_width} not below 1."
-            )
 
     def __call__(self, image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
         """An image of any size -> `size` x `size` of the same mode."""

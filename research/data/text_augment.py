@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tokenizers
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from research.core.errors import UserError
 from research.data.text_inputs import encode
@@ -102,6 +101,8 @@ class Eda:
 
     def _known(self, words: Words, rng: np.random.Generator) -> Iterator[tuple[int, Sequence[str]]]:
         """(place, synonyms) of the words that have any, in random order."""
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # which takes a second to import
+
         for i in rng.permutation(len(words)):
             word = bare(words[i][0]).lower()
             if word not in ENGLISH_STOP_WORDS and (known := self.synonyms(word)):
@@ -171,9 +172,10 @@ def in_place_of(word: str, other: str) -> str:
 
 
 def read_translations(path: pathlib.Path) -> dict[str, tuple[str, ...]]:
-    """{word in lower case: its translations} of a UTF-8 file of lines word<TAB>translation; a word may have several lines, of several languages too.
+    """{word in lower case: its translations} of a UTF-8 file of lines word<TAB>translation; a word may have several lines, of several languages too,
+    and a translation several words.
 
-    Raises UserError if it cannot be read or has another line.
+    Raises UserError if it cannot be read or has another line, such as one of several words, which would never be met: texts are read word by word.
     """
     found: dict[str, tuple[str, ...]] = {}
     try:
@@ -184,5 +186,7 @@ def read_translations(path: pathlib.Path) -> dict[str, tuple[str, ...]]:
         word, _, translation = (part.strip() for part in line.partition("\t"))
         if not word or not translation or "\t" in translation:
             raise UserError(f"line {number} of {path} is {line!r}: make it a word, a tabulator and one translation.")
+        if len(word.split()) > 1:
+            raise UserError(f"line {number} of {path} translates {word!r}, of which only the words are looked for, each alone: leave that line out.")
         found[word.lower()] = (*found.get(word.lower(), ()), translation)
     return found

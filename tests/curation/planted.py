@@ -18,7 +18,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from research import prepare
 from research.curation import ngrams
-from research.curation.passages import evaluation_texts
+from research.curation.contamination import evaluation_examples
 from research.data import debian
 from research.data.wikipedia_sample import split_articles
 from research.tables import DATASETS
@@ -54,7 +54,7 @@ def planted(rng: random.Random) -> list[dict]:
     mojibake = [text for text in clean if not text.isascii()][:EACH]
     rest = [text for text in clean if text not in set(mojibake)]
     take = lambda: [rest.pop() for _ in range(EACH)]
-    lines = [text for text in evaluation_texts(DATASETS, TEST_SET) if len(ngrams.words(text)) >= 20]
+    lines = [example["text"] for example in evaluation_examples(DATASETS, TEST_SET) if len(ngrams.words(example["text"])) >= 20]
     foreign = [json.loads(line)["text"] for name in ("de", "fr") for line in open(debian.fetch() / f"debian-{name}.jsonl", encoding="utf-8")]
     foreign = [debian.paragraphs(text) for text in rng.sample([text for text in foreign if len(text) > 500], EACH)]
     documents = [("mojibake", text, text.encode("utf-8").decode("cp1252", "ignore")) for text in mojibake if in_cp1252(text)]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from research.core.errors import UserError
 from research.curation import ngrams
 from research.curation.documents import Dropped
-from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
+from research.curation.duplicates import Duplicates, ExactDuplicates, NearDuplicates, NearImages
 from tests.curation import near_duplicates
 from tests.curation.stages import after, texts
 
@@ -118,6 +118,18 @@ def test_bits_that_differ_leave_one_part_the_same():
         assert np.isin(*kind.hashes([a, b])).any()
         assert kind.alike(a, b)
     assert not kind.alike(a, ~a)
+
+
+def test_a_kind_that_does_not_say_when_two_are_alike_cannot_be_made():
+    class Half(Duplicates):
+        def sketch(self, document):
+            return document["text"]
+
+        def hashes(self, sketches):
+            yield from ()
+
+    with pytest.raises(TypeError, match="abstract method '?alike"):
+        Half()
 
 
 @pytest.mark.parametrize("wrong", [dict(threshold=0.0), dict(threshold=1.5), dict(bands=0), dict(ngram=0)])

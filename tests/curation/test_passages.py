@@ -5,7 +5,7 @@ import pytest
 
 from research.core.errors import UserError
 from research.curation.documents import Dropped
-from research.curation.passages import Contamination, RepeatedPassages, extent
+from research.curation.passages import RepeatedPassages, extent
 from tests.curation.stages import after, texts
 
 
@@ -76,28 +76,3 @@ def test_of_whole_sentences_none_is_left_in_part(tmp_path):
 def test_fewer_than_two_words_are_no_passage():
     with pytest.raises(UserError, match="repeated_passages.words is 1"):
         RepeatedPassages(words=1, whole_sentences=False)
-
-
-def contamination(*lines: str, ngram=5, min_words=3) -> Contamination:
-    return Contamination(sets=("test set",), ngram=ngram, min_words=min_words, texts=lambda name: lines)
-
-
-def test_a_document_with_a_run_of_a_text_that_evaluates_goes(tmp_path):
-    stage = contamination("The quick brown fox jumps over the lazy dog.")
-    documents = texts("He said: BROWN FOX, jumps over the moon", "the quick brown fox sleeps", "over the lazy dog")
-    (results,) = after(stage, tmp_path, documents)
-    assert results == [Dropped("has text of test set"), documents[1], documents[2]]
-
-
-def test_a_text_shorter_than_the_run_counts_whole_if_it_is_long_enough(tmp_path):
-    stage = contamination("only three words", "two words")
-    documents = texts("here are only three words of it", "two words", "only three")
-    (results,) = after(stage, tmp_path, documents)
-    assert results == [Dropped("has text of test set"), documents[1], documents[2]]
-
-
-def test_sets_that_say_nothing_are_refused(tmp_path):
-    with pytest.raises(UserError, match="has no text of 3 words"):
-        after(contamination("two words"), tmp_path, texts("a"))
-    with pytest.raises(UserError, match="name sets"):
-        Contamination((), 13, 8, lambda name: [])

@@ -13,6 +13,7 @@ from tensorflow_datasets.core import read_only_builder
 from research.core.errors import UserError
 from research.curation import preparation
 from research.curation.clean import Fields
+from research.curation.contamination import Contamination
 from research.curation.documents import Dropped, Part
 from research.curation.duplicates import ExactDuplicates, NearDuplicates
 from research.curation.engine import Engine
@@ -21,6 +22,8 @@ from research.curation.passages import RepeatedPassages
 from research.curation.preparation import Recipe, prepare, together
 
 FIELDS = Fields(required=("text",), numbers=(), defaults=(), max_characters=None)
+ONE_PASS = (("fields", FIELDS),)
+TWO_PASSES = (*ONE_PASS, ("exact_duplicates", ExactDuplicates()))
 OUTPUT = dict(fields=("text",), numbers=(), label=None, classes=(), validation=0.2, test=0.0, split_by="key")
 
 
@@ -54,15 +57,21 @@ def write_input(folder, parts=3, documents=40):
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def evaluation(name):
+    return [{"key": f"{name}:{i}", "text": f"document {i} of part {i} has words of its own"} for i in range(4)]
+
+
+COMPARISONS = (
+    ("near_duplicates", NearDuplicates(5, 0.9, 14, 8, 0)),
+    ("repeated_passages", RepeatedPassages(12, False)),
+    ("contamination", Contamination(("test",), 9, 5, evaluation)),
+)
+
+
 def recipe(tmp_path, *rules, out="out", **more) -> Recipe:
     if not (tmp_path / "in").exists():
         write_input(tmp_path / "in")
-    rules = rules or (
-        ("fields", FIELDS),
-        ("exact_duplicates", ExactDuplicates()),
-        ("near_duplicates", NearDuplicates(5, 0.9, 14, 8, 0)),
-        ("repeated_passages", RepeatedPassages(12, False)),
-    )
+    rules = rules or ONE_PASS
     format = JsonLines(files=str(tmp_path / "in" / "*.jsonl"), encoding="utf-8", part_size=1000, text_field="text", key_field=None)
     fields = {"rules": [name for name, _ in rules]}
     return Recipe(**dict(name="made", version="1.0.0", folder=tmp_path / out, fields=fields, format=format, rules=rules, output=OUTPUT, part_size=1000) | more)
@@ -73,7 +82,7 @@ def everything(place) -> dict:
 
 
 def test_what_is_made_trains_and_the_manifest_counts_it(tmp_path):
-    made = recipe(tmp_path)
+    made = recipe(tmp_path, *TWO_PASSES, *COMPARISONS)
     manifest, now = prepare(made, Engine(1, []))
     assert now
     builder = read_only_builder.builder_from_files("made", data_dir=str(tmp_path / "out"))
@@ -85,6 +94,13 @@ def test_what_is_made_trains_and_the_manifest_counts_it(tmp_path):
     assert sum(sizes.values()) == manifest["rules"][-1]["documents_out"]
     for before, after in zip(manifest["rules"], manifest["rules"][1:]):
         assert (before["documents_out"], before["characters_out"]) == (after["documents_in"], after["characters_in"])
+    contamination = manifest["rules"][-1]
+    assert contamination["evaluation_sets"] == {"test": {"examples": 4, "too_short": 0, "hit": 3}}  # of three parts
+    examples = sorted((example["key"], example["why"], example["like"]["key"]) for example in contamination["dropped"])
+    assert [(why, like) for _, why, like in examples] == [("has text of test", f"test:{i}") for i in range(3)]
+    assert [key.split(":")[0] for key, _, _ in examples] == [f"{i}.jsonl" for i in range(3)]
+    seconds = json.loads((made.place / "timing.json").read_text())
+    assert list(seconds)[:3] == ["0: fields", "1: comparing", "1: exact_duplicates"] and len(seconds) == 9 and min(seconds.values()) > 0
     written = {path.name for path in made.place.glob("*.array_record-*")}
     assert set(manifest["output"]) == written
     assert not list(made.place.parent.glob(".preparing*"))
@@ -93,10 +109,10 @@ def test_what_is_made_trains_and_the_manifest_counts_it(tmp_path):
 
 @pytest.mark.slow
 def test_one_worker_or_several_make_the_same_bytes(tmp_path):
-    rules = (("fields", FIELDS), ("near_duplicates", NearDuplicates(5, 0.9, 14, 8, 0)))
-    one, several = recipe(tmp_path, *rules, out="one"), recipe(tmp_path, *rules, out="several")
+    rules = (*ONE_PASS, *(stage for stage in COMPARISONS if stage[0] != "repeated_passages"))
+    one, several = (recipe(tmp_path, *rules, out=out) for out in ("one", "several"))
     prepare(one, Engine(1, []))
-    prepare(several, Engine(8, []))
+    prepare(several, Engine(4, []))
     assert everything(one.place) == everything(several.place)
 
 
@@ -117,7 +133,7 @@ def test_a_killed_preparation_goes_on_and_leaves_nothing_broken(tmp_path, monkey
 
 
 def test_what_was_done_is_not_done_again(tmp_path, monkeypatch):
-    made = recipe(tmp_path)
+    made = recipe(tmp_path, *TWO_PASSES)
     monkeypatch.setattr(preparation, "_finish", lambda *args: 1 / 0)  # all passes are done by then
     with pytest.raises(ZeroDivisionError):
         prepare(made, Engine(1, []))
@@ -140,6 +156,7 @@ class KillsItsWorker:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of grpc, which reads on from the worker that is gone
 def test_a_worker_that_is_killed_is_told_and_what_it_leaves_goes_on(tmp_path):
     flag = tmp_path / "flag"
     rules = (("fields", FIELDS), ("kills", KillsItsWorker(str(flag))))
@@ -156,14 +173,14 @@ def test_a_worker_that_is_killed_is_told_and_what_it_leaves_goes_on(tmp_path):
 
 
 def test_a_comparison_that_was_killed_is_made_again_and_one_that_was_done_is_not(tmp_path, monkeypatch):
-    made = recipe(tmp_path)
+    made = recipe(tmp_path, *TWO_PASSES)
     monkeypatch.setattr("research.curation.duplicates._compared", lambda *args: 1 / 0)
     with pytest.raises(Exception, match="division by zero"):
         prepare(made, Engine(1, []))
     monkeypatch.undo()
     (work,) = made.place.parent.glob(".preparing-*")
     (work / "stage-1" / "00000.npy").write_bytes(b"half of a file")  # which is not taken for what was found
-    whole = recipe(tmp_path, out="whole")
+    whole = recipe(tmp_path, *TWO_PASSES, out="whole")
     prepare(whole, Engine(1, []))
     monkeypatch.setattr("research.curation.preparation._finish", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -188,28 +205,45 @@ def test_a_second_process_says_that_it_waits(tmp_path, capsys):
     with preparation.alone(made.place.parent / ".lock"):
         thread = threading.Thread(target=prepare, args=(made, Engine(1, [])))
         thread.start()
-        thread.join(3)
-        assert thread.is_alive() and "this one waits for it" in capsys.readouterr().out
+        while not (said := capsys.readouterr().out) and thread.is_alive():
+            thread.join(0.1)
+        assert thread.is_alive() and "this one waits for it" in said
     thread.join()
     assert made.place.exists()
 
 
 def test_another_of_beams_runners_makes_the_same(tmp_path):
-    ours, other = recipe(tmp_path, out="ours"), recipe(tmp_path, out="other")
+    ours, other = (recipe(tmp_path, *TWO_PASSES, out=out) for out in ("ours", "other"))
     prepare(ours, Engine(1, []))
     prepare(other, Engine(1, ["--runner=BundleBasedDirectRunner"]))
     assert everything(ours.place) == everything(other.place)
 
 
-def test_a_runner_that_there_is_not_is_one_line():
-    with pytest.raises(UserError, match="--beam=--runner=NoSuch: Unexpected pipeline runner: NoSuch"):
-        Engine(1, ["--runner=NoSuch"])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--runner=NoSuch"], "--beam=--runner=NoSuch: Unexpected pipeline runner: NoSuch"),
+        (["--runer=DirectRunner", "--streaming"], "--beam: Beam knows no option --runer=DirectRunner: give"),
+        (["runner=DirectRunner", "--a", "b"], "--beam: Beam knows no option runner=DirectRunner, --a, b: give"),
+        (["--runner=DirectRunner", "--paralelism=2"], "--beam: Beam knows no option --paralelism=2: give"),
+        (["--direct_num_workers=two"], "--beam: argument --direct_num_workers: invalid int value: 'two'"),
+    ],
+)
+def test_options_that_beam_does_not_know_are_one_line(options, message, capsys):
+    with pytest.raises(UserError, match=message) as e:
+        Engine(1, options)
+    assert "\n" not in str(e.value) and capsys.readouterr() == ("", "")
+
+
+def test_options_that_only_a_job_server_knows_are_left_to_it():
+    Engine(1, ["--runner=FlinkRunner", "--of_its_server=2"])
+    Engine(1, ["--direct_num_workers=2", "--direct_running_mode=multi_processing"])
 
 
 def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_path):
     prepare(recipe(tmp_path), Engine(1, []))
     with pytest.raises(UserError, match="prepared from another recipe: choose another --config.name"):
-        prepare(recipe(tmp_path, ("fields", FIELDS)), Engine(1, []))
+        prepare(recipe(tmp_path, *TWO_PASSES), Engine(1, []))
     with open(tmp_path / "in" / "0.jsonl", "a") as file:
         file.write('{"text": "one more"}\n')
     with pytest.raises(UserError, match="prepared from another input"):
@@ -224,7 +258,7 @@ def test_small_parts_are_taken_together_and_large_ones_alone():
 
 def test_a_rule_that_drops_all_is_named_with_its_reasons(tmp_path):
     with pytest.raises(UserError, match=r"the rule drop_all drops all of 123 documents .* for no reason \(123\)"):
-        prepare(recipe(tmp_path, ("fields", FIELDS), ("drop_all", DropAll()), ("exact_duplicates", ExactDuplicates())), Engine(1, []))
+        prepare(recipe(tmp_path, *ONE_PASS, ("drop_all", DropAll()), ("exact_duplicates", ExactDuplicates())), Engine(1, []))
 
 
 def test_an_input_without_documents_is_told(tmp_path):

@@ -1,6 +1,8 @@
 """Tokens as the last stage of a preparation: what is counted, what is kept, and that training finds both."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -28,6 +30,13 @@ def prepared(tmp_path, tokens=BYTE_BPE, workers=1, **more):
     manifest, _ = preparation.prepare(made, Engine(workers, []))
     made.tokens.store(made.place, manifest["splits"])
     return made, manifest["tokens"]
+
+
+@pytest.fixture(scope="module")
+def shared(cache, tmp_path_factory):
+    """(the recipe, what its manifest says of its tokens, its input and data set): only to be read."""
+    folder = tmp_path_factory.mktemp("shared")
+    return *prepared(folder), folder
 
 
 def test_tokens_are_counted_as_they_are():
@@ -58,11 +67,11 @@ def test_documents_without_a_token_are_told():
         count(tokenizers.train_wordpiece([["ab"]], 60), Lines("nothing", [[""], [" \u200e"]]), 16)
 
 
-def test_a_run_finds_the_tokenizer_and_the_tokens(cache, tmp_path, monkeypatch):
-    made, counted = prepared(tmp_path)
+def test_a_run_finds_the_tokenizer_and_the_tokens(shared, tmp_path, monkeypatch):
+    made, counted, folder = shared
     monkeypatch.setattr(text, "_write_store", lambda *_: pytest.fail("tokenised again"))
     monkeypatch.setattr(tokenizers, "TRAINERS", {})
-    config = tiny_config(data__dir=str(tmp_path / "out"), data__tokenizer_type="wordpiece", **GPT)
+    config = tiny_config(data__dir=str(folder / "out"), data__tokenizer_type="wordpiece", **GPT)
     corpus = build.make_corpus(config, tmp_path / "run")
     assert corpus.text_tools()[0].to_str() == tokenizers.load_tokenizer(made.place / "tokenizer.json").to_str()
     assert corpus.text_tools()[1].size == counted["vocabulary"] <= 280
@@ -82,14 +91,14 @@ def test_sentences_are_found_by_what_wants_sentences(cache, tmp_path, monkeypatc
     assert build.examples_of(config, corpus, "train", 32, True).manifest["number_of_tokens"] == counted["splits"]["train"]["tokens"]
 
 
-def test_what_a_run_or_its_user_has_comes_before_the_tokenizer_of_the_data(cache, tmp_path):
-    made, _ = prepared(tmp_path)
+def test_what_a_run_or_its_user_has_comes_before_the_tokenizer_of_the_data(shared, tmp_path):
+    made, _, folder = shared
     other = tokenizers.train_wordpiece([["ab cd"]], 60)
-    for folder in ("run", "given", "earlier"):
-        (tmp_path / folder).mkdir()
-        other.save(str(tmp_path / folder / "tokenizer.json"))
+    for name in ("run", "given", "earlier"):
+        (tmp_path / name).mkdir()
+        other.save(str(tmp_path / name / "tokenizer.json"))
     (tmp_path / "earlier" / "config.json").write_text('{"model_type": "gpt2"}')
-    where = dict(data__dir=str(tmp_path / "out"), **GPT)
+    where = dict(data__dir=str(folder / "out"), **GPT)
     found = lambda workdir, **more: build.make_corpus(tiny_config(**where, **more), tmp_path / workdir).text_tools()[0].to_str()
     assert found("new") == tokenizers.load_tokenizer(made.place / "tokenizer.json").to_str()
     assert found("run") == found("new", data__tokenizer=str(tmp_path / "given" / "tokenizer.json")) == other.to_str()
@@ -97,11 +106,19 @@ def test_what_a_run_or_its_user_has_comes_before_the_tokenizer_of_the_data(cache
 
 
 @pytest.mark.parametrize("train", tokenizers.TRAINERS.values(), ids=tokenizers.TRAINERS)
-def test_the_same_again_is_the_same_to_the_byte(cache, tmp_path, train):
-    (one, _), (other, _) = (prepared(tmp_path, Tokens(train, 320, 16, None), out=out) for out in ("one", "other"))
-    assert everything(one.place) == everything(other.place)
-    manifest = json.loads((one.place / "manifest.json").read_text())
-    assert "tokenizer.json" in manifest["output"] and set(manifest["tokens"]["splits"]) == {"train", "validation"}
+def test_the_same_again_is_the_same_to_the_byte(shared, tmp_path, train):
+    made, counted, _ = shared
+    one, other = (shutil.copytree(made.place, tmp_path / name) for name in ("one", "other"))
+    tokens = Tokens(train, 320, 16, None)
+    assert tokens.describe(one, counted["splits"]) == tokens.describe(other, counted["splits"])
+    assert everything(one) == everything(other) != everything(made.place)
+
+
+def test_the_manifest_has_the_tokenizer_and_every_split(shared):
+    made, counted, _ = shared
+    manifest = json.loads((made.place / "manifest.json").read_text())
+    assert manifest["output"]["tokenizer.json"] == hashlib.sha256((made.place / "tokenizer.json").read_bytes()).hexdigest()
+    assert manifest["tokens"] == counted and set(counted["splits"]) == {"train", "validation"}
 
 
 @pytest.mark.slow
@@ -110,26 +127,25 @@ def test_one_worker_or_several_make_the_same_tokens(cache, tmp_path):
     assert everything(one.place) == everything(several.place)
 
 
-def test_a_preparation_killed_at_its_tokens_leaves_nothing_and_goes_on(cache, tmp_path, monkeypatch):
+def test_a_preparation_killed_at_its_tokens_leaves_nothing_and_goes_on(shared, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("research.curation.tokens.count", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepared(tmp_path)
     assert not (tmp_path / "out" / "made" / "1.0.0").exists()
     made, _ = prepared(tmp_path)
-    whole, _ = prepared(tmp_path, out="whole")
-    assert everything(made.place) == everything(whole.place)
+    assert everything(made.place) == everything(shared[0].place)
 
 
-def test_the_report_has_a_row_for_each_split(cache, tmp_path):
-    made, counted = prepared(tmp_path)
+def test_the_report_has_a_row_for_each_split(shared, tmp_path):
+    made, counted, _ = shared
     header, body = funnel.tokens(counted)
     told = dict(zip(header, (cell.text for cell in body[1])))
     of = counted["splits"]["validation"]
     assert told["split"] == "validation" and told["tokens"] == f"{of['tokens']:,}" and told["a word"] == f"{of['tokens_per_word']:.2f}"
     assert told["of a document, 50%"] == str(of["tokens_of_a_document"]["50%"]) and told["rows of 16"] == f"{of['rows']:,}"
-    funnel.write(json.loads((made.place / "manifest.json").read_text()), made.place)
-    assert f"{counted['splits']['train']['tokens']:,}" in (made.place / "index.html").read_text()
+    funnel.write(json.loads((made.place / "manifest.json").read_text()), tmp_path)
+    assert f"{counted['splits']['train']['tokens']:,}" in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.parametrize(

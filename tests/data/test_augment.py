@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from research.core import config as config_lib
 from research.core.errors import UserError
 from research.data import augment
 from research.data.augment import Augmentation
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(params=["L", "RGB"])
@@ -170,12 +172,14 @@ def test_images_are_erased_at_the_rate_asked_for_with_noise_of_their_mode(image)
         ("crop_area", 1.5),
         ("color_jitter", -1.0),
         ("randaugment_magnitude", 31),
+        ("randaugment_magnitude", -1),
         ("randaugment_layers", -1),
-        ("augmix_severity", 11),
+        ("augmix_severity", 10.5),
+        ("augmix_severity", -1.0),
         ("augmix_width", 0),
         ("erasing", 1.5),
     ],
 )
 def test_values_out_of_range_are_refused(field, value):
-    with pytest.raises(UserError, match=f"data.{field} {value} "):
-        Augmentation(**{field: value})
+    with pytest.raises(UserError, match=f"config.data.{field} is {value}: it must "):
+        config_lib.check_fields(tiny_config(**{f"data__{field}": value}))
