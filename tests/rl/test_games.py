@@ -14,7 +14,7 @@ from research.objectives.symmetry import SYMMETRIES, transform
 from research.rl.games import KNOWN, SYMMETRY, Game
 from tests.tiny import transformer_config
 
-COSTLY = ("animal_shogi", "gardner_chess", "go_19x19", "chess", "shogi")  # to compile
+SMALL, LARGE = ("animal_shogi", "gardner_chess"), ("go_19x19", "chess", "shogi")  # of those that take long to compile
 LINES = 4
 
 
@@ -40,7 +40,8 @@ def any_move(rng, legal_A):
 
 
 def costly(names):
-    return [pytest.param(name, marks=pytest.mark.slow if name in COSTLY else ()) for name in names]
+    marks = {name: pytest.mark.slow for name in SMALL} | {name: (pytest.mark.slow, pytest.mark.long) for name in LARGE}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 @pytest.mark.parametrize("name", ["backgammon", "kuhn_poker", "2048", "minatar-breakout", "conect_four", ""])

@@ -132,7 +132,10 @@ def test_the_best_completion_is_chosen_over_the_worst(cache, tmp_path):
     assert not same["valid"].any(), "nothing is learned of completions that are as good"
 
 
-@pytest.mark.parametrize("objective", ["grpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "reinforce", "dpo", "kto"))])
+SLOW, LONG = pytest.mark.slow, (pytest.mark.slow, pytest.mark.long)
+
+
+@pytest.mark.parametrize("objective", ["grpo", *(pytest.param(name, marks=LONG if name in ("ppo", "kto") else SLOW) for name in ("ppo", "reinforce", "dpo", "kto"))])
 def test_what_is_rewarded_becomes_likelier(cache, tmp_path, objective):
     """And with the reward's sign planted wrong the same steps do the contrary."""
     reached = {}

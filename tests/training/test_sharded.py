@@ -31,7 +31,6 @@ MESHES = {
     "fsdp_tp/fsdp and context": {"fsdp": 4, "context": 2},
     "fsdp_tp/context and tensor": {"fsdp": 1, "context": 4, "tensor": 2},
 }
-QUICK = ("fsdp_tp", "fsdp_tp/context")
 STAGES = {
     "fsdp_tp/pipeline and tensor": {"pipeline": 2, "fsdp": 2, "tensor": 2},
     "dp/pipeline": {"pipeline": 2, "fsdp": 4},
@@ -40,6 +39,12 @@ STAGES = {
     "fsdp_tp/pipeline and context": {"pipeline": 2, "fsdp": 1, "context": 4},
     "fsdp_tp/pipeline and all": {"pipeline": 2, "fsdp": 1, "context": 2, "tensor": 2},
 }
+QUICK = ("fsdp_tp", "fsdp_tp/context", "fsdp_tp/pipeline and tensor")
+SLOW = ("tp", "fsdp_tp/data", "fsdp_tp/context and tensor", "fsdp_tp/pipeline and all")  # the others, with fewer axes, are long
+
+
+def marks(name):
+    return () if name in QUICK else pytest.mark.slow if name in SLOW else (pytest.mark.slow, pytest.mark.long)
 
 
 def experiment(name="", **changes):
@@ -68,9 +73,7 @@ def on_one_device():
 
 @pytest.mark.short
 @pytest.mark.parametrize(
-    "name, accumulate",
-    [pytest.param(name, 1, marks=() if name in QUICK else pytest.mark.slow) for name in MESHES]
-    + [pytest.param("fsdp_tp", 2, marks=pytest.mark.slow)],
+    "name, accumulate", [pytest.param(name, 1, marks=marks(name)) for name in MESHES] + [pytest.param("fsdp_tp", 2, marks=pytest.mark.slow)]
 )
 def test_one_device_equals_eight(on_one_device, name, accumulate, capfd):
     losses, state = two_steps(experiment(name, optimizer__accumulate=accumulate))
@@ -89,7 +92,7 @@ def in_one_stage():
     return two_steps(experiment(**IN_STAGES))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if i else ()) for i, name in enumerate(STAGES)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in STAGES])
 def test_stages_equal_one_device(in_one_stage, name, capfd):
     """With four microbatches of four rows, kept and computed again: losses and parameters."""
     losses, state = two_steps(experiment(name, **IN_STAGES))
