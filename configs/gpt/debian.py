@@ -1,7 +1,8 @@
 """A small GPT on descriptions of Debian's packages, as configs/data/debian.py cleans them or, after a colon `raw`, as they stand: what cleaning is worth.
 
 Both see 2.5 million tokens, of the same tokenizer, and are measured on cleaned text of packages whose sources neither has seen: 3.32 nats a token from cleaned
-text, 3.88 from raw (one seed), in 9 to 13 minutes on two CPU cores with other work beside.
+text, 3.88 from raw (one seed), in 9 to 13 minutes on two CPU cores with other work beside. Raw text has the index's notation of paragraphs and lists, which nobody wants a model to
+write: learning it costs too, and is a part of the difference.
 
     python -m research.prepare --config=configs/data/debian.py
     python -m research.prepare --config=configs/data/debian.py:raw

@@ -64,6 +64,12 @@ def tokens(counted: dict) -> tuple[list[str], list[list[Cell]]]:
     return header, body
 
 
+def contaminated(sets: dict) -> tuple[list[str], list[list[Cell]]]:
+    """(header, a row for each evaluation set): how many of its examples have text that is in documents which came to the rule."""
+    body = [[name, f"{of['examples']:,}", f"{of['too_short']:,}", f"{of['hit']:,}"] for name, of in sets.items()]
+    return ["evaluation set", "examples", "too short to be looked for", "found"], [[Cell(text) for text in row] for row in body]
+
+
 def funnel(manifest: dict, path: pathlib.Path):
     """How many documents and characters are left after each rule, as shares of what came in."""
     rules = manifest["rules"]
@@ -92,6 +98,7 @@ def page(manifest: dict, plot: pathlib.Path) -> str:
     parts = [note(f"{splits}. In the picture, grey is what a rule took away."), picture("What is left after each rule", plot), table(*rows(manifest))]
     if "tokens" in manifest:
         parts += [f"<h2>Its {manifest['tokens']['vocabulary']:,} tokens</h2>", table(*tokens(manifest["tokens"]))]
+    parts += [part for rule in manifest["rules"] if "evaluation_sets" in rule for part in ("<h2>What evaluates</h2>", table(*contaminated(rule["evaluation_sets"])))]
     parts.append("<h2>What was dropped, and changed</h2>")
     for rule in manifest["rules"]:
         for which in ("dropped", "changed"):

@@ -3,7 +3,7 @@
     python -m tests.labelling.few_labels [--seeds=5] [--workdir=FOLDER]
 
 MiniLM is fine-tuned on 200 sentences of movie reviews and measured on the test split, which nothing else has seen. Who labels is the data set itself. Each line of
-the table differs from the first in one thing:
+the table differs from the first in one thing, but that pseudo-labels need labels of the validation split besides, for calibration:
 
     augmentation    EDA's operations on a tenth of the words (arXiv 1901.11196)
     pseudo-labels   beside the 200 all of 3,000 other sentences that the first model is sure of, as its calibration on the validation split says

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ def manifest():
     dropped = [{"key": "a:2", "why": "like it", "text": "a & copy", "like": like}, {"key": "a:3", "why": "like it", "image": png()}]
     changed = [{"key": "a:4", "before": "cafÃ©", "after": "café"}]
     rules = [rule("fields", 1000, 900, why={"text is missing": 60, "malformed": 40}), rule("near", 900, 450, dropped=dropped, changed=changed)]
+    rules[1]["evaluation_sets"] = {"sst2:test:text": {"examples": 1821, "too_short": 240, "hit": 17}}
     made = {"name": "mine", "version": "1.0.0", "rules": rules, "splits": {"train": 400, "validation": 50}, "recipe": {"seed": 0}}
     return made | {"input": [{"name": "in.jsonl", "sha256": "12ab"}], "output": {"mine-train": "34cd"}, "versions": {"ftfy": "6.3.1"}}
 
@@ -48,6 +50,12 @@ def test_the_page_needs_nothing_beside_it_and_shows_examples(manifest, tmp_path)
     assert f'src="data:image/png;base64,{png()}"' in page
     assert "<first>" not in page and 'src="funnel' not in page
     assert page.count("data:image/png") == 2  # the plot is in it too
+
+
+def test_the_page_says_how_many_examples_of_evaluation_sets_were_found(manifest, tmp_path):
+    funnel.write(manifest, tmp_path)
+    row = "".join(rf"<td[^>]*>{cell}</td>\s*" for cell in ("sst2:test:text", "1,821", "240", "17"))
+    assert re.search(row, (tmp_path / "index.html").read_text())
 
 
 def test_bars_are_as_long_as_what_is_left(manifest, tmp_path):
