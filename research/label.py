@@ -16,8 +16,8 @@
 
 --data: a data set as data.name of a config [--split=train] [--dir=...] [--text_field=text] [--label_field=label], or a CSV file with the columns key,
 text, label, confidence, annotator, such as these commands write; configs/data/labelled.py makes a data set of it. --step=N: which checkpoint.
-What a run was trained on with labels, as its own config says, is left out: of that it tells what it was told. Rows of --data=FILE.csv with a label
-are not chosen. A text too long for a run is cut, as in training.
+What a run, or one that it was begun from, was trained on with labels, as their configs say, is left out: of that it tells what it was told. Rows of
+--data=FILE.csv with a label are not chosen, and no text twice. A text too long for a run is cut, as in training.
 """
 
 import functools
@@ -28,6 +28,7 @@ from collections.abc import Callable
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs import base
 from research import build, restore
@@ -35,6 +36,7 @@ from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.data.corpus import Corpus
 from research.data.tokenizer import load_tokenizer, vocabulary
+from research.interop import directory, published
 from research.labelling import active, functions, label_model, pseudo_labels, table, texts
 from research.labelling import agreement as measures
 from research.labelling import errors as confident_learning
@@ -67,6 +69,8 @@ def main(argv):
         raise UserError(f"--classes={','.join(values.classes)}: each class needs a name, and its own.")
     if values.out and not values.out.endswith(".csv"):
         raise UserError(f"--out={values.out}: it is written as a CSV file, so let its name end in .csv.")
+    if values.out:
+        table.make_place(values.out)  # rather than find out once all is done
     mode(values, restore.fitting(config, argv))
 
 
@@ -106,13 +110,12 @@ def weak(values, config):
     covered_N = (votes_NM >= 0).any(1)
     if not covered_N.any():
         raise UserError(f"no function of {values.weak} votes on any of {len(data.texts):,} texts.")
-    model = label_model.fit(votes_NM, len(classes), balance(values.balance, classes))
+    model = label_model.fit(votes_NM, len(classes), label_model.given_balance(values.balance, classes, votes_NM))
     p_NC = model.probabilities(votes_NM)
-    columns = [*label_model.analysis(votes_NM, data.labels_N), model.accuracy_M]
-    show(
-        ["function", "coverage", "overlaps", "conflicts", "accuracy", "estimated accuracy"],
-        [[name, *map(share, row)] for name, *row in zip(voters, *columns)],
-    )
+    columns = [*label_model.analysis(votes_NM, data.labels_N), label_model.estimated_accuracy(votes_NM, model)]
+    header = ["function", "coverage", "overlaps", "conflicts", "accuracy", "estimated accuracy"]
+    show(header, [[name, *map(share, row)] for name, *row in zip(voters, *columns)])
+    print(f"No accuracy is estimated of a function fewer than {label_model.COUNTS} of whose votes met another's: it would be the prior's.\n")
     if (judged_N := covered_N & (data.labels_N >= 0)).any():
         of = label_model.ways(votes_NM, model, label_model.one_accuracy(votes_NM, len(classes)))
         qualities = [label_model.quality(of_way_NC[judged_N], data.labels_N[judged_N]) for of_way_NC in of.values()]
@@ -122,19 +125,6 @@ def weak(values, config):
     )
     second_N, best_N = np.sort(p_NC, 1)[:, -2:].T
     save(values.out, data, p_NC, covered_N & (best_N - second_N > 1e-6), classes, re.split(r"[./]", values.weak.removesuffix(".py"))[-1])
-
-
-def balance(parts: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
-    """--balance as numbers; None where it is not given."""
-    if not parts:
-        return None
-    try:
-        balance_C = np.array([float(part) for part in parts])
-    except ValueError:
-        balance_C = np.zeros(0)
-    if len(balance_C) != len(classes) or not (balance_C > 0).all() or abs(balance_C.sum() - 1) > 1e-6:
-        raise UserError(f"--balance={','.join(parts)}: give a share of more than 0 for each of {', '.join(classes)}, which together are 1.")
-    return balance_C
 
 
 def pseudo(values, config):
@@ -165,10 +155,10 @@ def choose(values, config):
     data, run = read(values, config), opened(values, config) if values.workdir else None
     known = {*(texts.of_table(values.labelled).labelled.texts if values.labelled else ()), *(run.trained_on if run else ())}
     known |= {*(data.labelled.texts if values.data.endswith(".csv") else ())}  # a data set has labels, as for an experiment, that nobody gave
-    new_N = np.array([text not in known for text in data.texts])
-    if not new_N.any():
-        raise UserError(f"all {len(new_N):,} texts have a label already: there is nothing to choose from.")
-    pool = data.where(new_N)
+    first = {text: i for i, text in reversed([*enumerate(data.texts)])}  # to be asked once
+    if not (new := sorted(i for text, i in first.items() if text not in known)):
+        raise UserError(f"all {len(data.texts):,} texts have a label already: there is nothing to choose from.")
+    pool = data.where(np.array(new))
     chosen = pool.where(active.STRATEGIES[values.choose](run, pool.texts, sorted(known), values.count, values.seed))
     table.write(values.out, itertools.starmap(table.row, zip(chosen.keys, chosen.texts)))
     print(
@@ -207,7 +197,7 @@ def agreement(values, config):
     if not ((ratings_NR >= 0).sum(1) > 1).any():
         raise UserError(f"no text has a label in two of {', '.join(values.agreement)}: they are told by their keys.")
     body = [
-        [name, ", ".join(values.agreement[i] for i in who), f"{count:,}", *map(share, (alike, found.value)), f"{found.low:.3f} to {found.high:.3f}"]
+        [name, ", ".join(values.agreement[i] for i in who), f"{count:,}", *map(share, (alike, found.value)), found.between]
         for name, who, count, alike, found in measures.statistics(ratings_NR)
     ]
     show(["", "of", "texts", "alike", "beyond chance", "95 % interval"], body)
@@ -261,11 +251,31 @@ def opened(values, config) -> Run:
     return Run(workdir, config, e.objective, step, params, reader, tuple(restore.label_names(workdir) or ()), trained_on(workdir, config.data.dir))
 
 
+def lineage(workdir: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
+    """{a run and, one after the other, those that init.from says it was begun from: the config in its folder}."""
+    runs, place = {}, workdir
+    while place not in runs and (place / "config.json").is_file() and not directory.is_directory(place):
+        runs[place] = config_lib.read(place / "config.json", base.get_config())
+        place = pathlib.Path(runs[place].init["from"] or place)
+    if not place.exists() and str(place) not in published.PUBLISHED:
+        print(f"{[*runs][-1]} was begun from {place}, which is not here: what that was trained on is not left out.")
+    return runs
+
+
 def trained_on(workdir: pathlib.Path, folder: str | None) -> frozenset[str]:
-    """The texts whose labels a run was given: as the config in its folder says, not the command line, but for data.dir, where data sets lie."""
-    kept = config_lib.changed(config_lib.read(workdir / "config.json", base.get_config()), {"data.dir": folder})
-    supervised = kept.data.source == "labelled_text" and getattr(build.objective_class(kept), "predicts", None) in ("label", "score")
-    return frozenset(own(kept, kept.data.train_split).texts if supervised else ())
+    """The texts whose labels a run was given, or one that it was begun from: as the configs in their folders say, not the command line, but for
+    data.dir, where data sets lie. Raises UserError where they cannot be read."""
+    known: frozenset[str] = frozenset()
+    runs = lineage(workdir)
+    moved = {} if folder == runs[workdir].data.dir else {"data.dir": folder}
+    for run, kept in runs.items():
+        if kept.data.source == "labelled_text" and getattr(build.objective_class(kept), "predicts", None) in ("label", "score"):
+            try:
+                known |= frozenset(own(config_lib.changed(kept, moved), kept.data.train_split).texts)
+            except UserError as e:
+                what = f"{run} was trained on {kept.data.train_split!r} of {kept.data.name}, which is not to be read here"
+                raise UserError(f"{what}, so that it cannot be left out: say in which folder it lies, --config.data.dir=...") from e
+    return known
 
 
 def save(path, data: Texts, p_NC: np.ndarray, sure_N: np.ndarray, classes: tuple[str, ...], annotator: str):

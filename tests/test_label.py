@@ -10,7 +10,7 @@ import pytest
 
 from research import label
 from research.core import config as config_lib
-from research.core.errors import run_command
+from research.core.errors import UserError, run_command
 from research.labelling import pseudo_labels, table
 from research.labelling.server import Server
 from tests.test_predict import make, results
@@ -170,6 +170,50 @@ def test_texts_that_a_run_was_trained_on_are_left_out(workdir, tmp_path):
     )
 
 
+@pytest.fixture
+def begun_from_another(workdir, tmp_path):
+    """What is read of a run that was begun from one of another split."""
+    (tmp_path / "second").mkdir()
+    config = tiny_config(**RUNS["class"] | dict(data__train_split="validation", init__from=str(workdir("class"))))
+    (tmp_path / "second" / "config.json").write_text(config_lib.to_json(config))
+    return tmp_path / "second"
+
+
+def test_what_those_were_trained_on_that_a_run_was_begun_from_counts_too(workdir, begun_from_another, tmp_path):
+    old, new = (frozenset(document(i, seed).split("\n")[0] for i in range(count)) for seed, count in ((0, 40), (1, 12)))
+    assert label.trained_on(workdir("class"), None) == old
+    assert label.trained_on(begun_from_another, None) == old | new
+    assert label.trained_on(workdir("mask"), None) == frozenset()
+
+
+def test_a_run_is_followed_to_where_it_was_begun_and_no_further(begun_from_another, workdir, tmp_path, capsys):
+    assert [*label.lineage(begun_from_another)] == [begun_from_another, workdir("class")]
+    kept = begun_from_another / "config.json"
+    of = lambda where: kept.write_text(config_lib.to_json(tiny_config(**RUNS["class"] | dict(init__from=str(where)))))
+    of(begun_from_another)
+    assert [*label.lineage(begun_from_another)] == [begun_from_another], "not without end"
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    of(tmp_path / "bert")
+    assert [*label.lineage(begun_from_another)] == [begun_from_another] and not capsys.readouterr().out
+    of(tmp_path / "gone")
+    label.lineage(begun_from_another)
+    assert f"was begun from {tmp_path}/gone, which is not here" in capsys.readouterr().out
+
+
+def test_a_run_whose_data_is_not_here_says_what_is_missing_and_where_to_say_it(begun_from_another, tmp_path):
+    kept = begun_from_another / "config.json"
+    kept.write_text(config_lib.to_json(tiny_config(**RUNS["class"] | dict(data__name="of_another_machine"))))
+    with pytest.raises(UserError, match="was trained on 'train' of of_another_machine, which is not to be read here, .*--config.data.dir"):
+        label.trained_on(begun_from_another, None)
+
+
+def test_a_text_is_asked_for_once(tmp_path):
+    table.write(tmp_path / "new.csv", [table.row(key, text) for key, text in (("a", "One."), ("b", "Two."), ("c", "One."), ("d", "Two."))])
+    said = call("--choose=random", f"--data={tmp_path}/new.csv", f"--out={tmp_path}/out.csv")
+    assert sorted(row["key"] for row in table.read(tmp_path / "out.csv")) == ["a", "b"] and "2 of 2 texts" in said
+
+
 def test_the_least_sure_are_asked_for_first_and_what_has_a_label_not_at_all(workdir, tmp_path):
     run, out = workdir("class"), tmp_path / "out.csv"
     call("--choose=entropy", f"--workdir={run}", DATA, "--split=validation", "--count=5", f"--out={out}")
@@ -246,6 +290,8 @@ def test_agreement_of_three_and_what_they_dispute(tmp_path, monkeypatch):
         ["Fleiss' kappa", "a.csv, b.csv, c.csv", "5", "1.000", "1.000"],
         ["Krippendorff's alpha", "a.csv, b.csv, c.csv", "6", "0.938", "0.771"],
     ]
+    table.write("x.csv", [table.row("0", "Text 0", "x"), table.row("1", "Text 1", "x")])
+    assert re.search(r"\| Cohen's kappa \| a.csv, x.csv \| 2 \| 1\.000 \|  \|  \|", call("--agreement=a.csv,x.csv")), "there is no kappa of one class"
     (row,) = table.read("differ.csv")
     assert row == table.row("5", "Text 5") | {"a.csv": "y", "b.csv": "x", "c.csv": ""}
 
@@ -317,8 +363,12 @@ def test_what_the_data_lacks_is_one_line(workdir, rules, tmp_path):
     assert "has no labels of classes that could be wrong" in error("--errors", f"--workdir={workdir('mask')}", f"--data={new}", out)
     assert "has the classes low, high" in error(f"--weak={rules}", DATA, "--classes=a,b", out)
     assert "--balance=0.5: give a share" in error(f"--weak={rules}", DATA, "--balance=0.5", out)
+    assert "no function votes for middle" in error(f"--weak={rules}", f"--data={new}", "--classes=low,high,middle", out)
     assert "--balance=x,y: give a share" in error(f"--weak={rules}", DATA, "--balance=x,y", out)
     rules.write_text("def lf_never(text): return None")
+    (tmp_path / "file").write_text("")
+    unread = ["--pseudo", f"--workdir={workdir('image')}", f"--data={new}", f"--out={tmp_path}/file/o.csv"]
+    assert "file/o.csv cannot be written" in error(*unread), "before the run is found to be of another kind"
     assert "votes on any of 40 texts" in error(f"--weak={rules}", DATA, out)
     table.write(tmp_path / "a.csv", [table.row("a", "A", "x")])
     table.write(tmp_path / "b.csv", [table.row("b", "B", "x")])

@@ -2,15 +2,18 @@
 
     python -m research.label --weak=configs/data/movie_reviews_weak.py --data=movie_reviews --split=train --out=runs/weak.csv
 
-Each takes a text and returns the name of a class, or None: it does not know. There are 17; on half of the sentences one votes, seldom a second: too
-little to learn more from than how sure to be, and that no better than one figure for all of them tells, if it is known. On the 547 such sentences of
-the test split, by what is learned from the votes on the training split (`python -m tests.labelling.weak_labels`; standard errors by the bootstrap):
+Each takes a text and returns the name of a class, or None: it does not know. There are 16; on half of the sentences one votes, on a tenth several.
+That is too little to learn more from than how often a vote is right: the label model is not measurably more often right than the majority, and does
+not beat one accuracy for all functions, learned from the same votes: on most of the sentences they cannot be told apart. What is learned is learned
+on the training split, without its labels, so that each split can judge it (`python -m tests.labelling.weak_labels`; accuracy, log-loss, Brier score):
 
-    put together by                                 accuracy        log-loss        Brier score
-    majority vote, one more for each class          0.834 ± 0.015   0.507 ± 0.011   0.321 ± 0.010
-    independent votes of one accuracy, learned      0.834 ± 0.015   0.467 ± 0.015   0.289 ± 0.013
-    independent votes of one accuracy, by labels    0.834 ± 0.015   0.427 ± 0.024   0.260 ± 0.019
-    label model                                     0.837 ± 0.016   0.437 ± 0.021   0.268 ± 0.017
+    put together by                                         train, 4,231 sentences    validation, 510           test, 545
+    majority vote, one more for each class                  0.787   0.539   0.352     0.818   0.519   0.333     0.837   0.506   0.320
+    independent votes, each right 72.8 %, as is learned     0.787   0.508   0.328     0.818   0.480   0.301     0.837   0.457   0.281
+    label model                                             0.784   0.513   0.333     0.824   0.474   0.296     0.839   0.435   0.266
+
+Labels had one say: that blame denied is praise ("never dull") was a function too, and is none since the training labels show it wrong two times in
+three.
 """
 
 import re
@@ -67,11 +70,6 @@ def lf_plain_words(text):
 def lf_negated_praise(text):
     """ "not very funny"."""
     return NEGATIVE if NEGATED_PRAISE.search(text) else None
-
-
-def lf_negated_blame(text):
-    """ "never dull"."""
-    return POSITIVE if NEGATED_BLAME.search(text) else None
 
 
 def lf_after_contrast(text):

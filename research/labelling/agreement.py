@@ -43,6 +43,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def between(self) -> str:
+        """As a reader wants it; "" where there is none."""
+        return "" if np.isnan(self.value) else f"{self.low:.3f} to {self.high:.3f}"
+
 
 def statistics(ratings_NR: np.ndarray) -> Iterator[tuple[str, tuple[int, ...], int, float, Interval]]:
     """(name, which annotators, on how many examples, observed agreement, statistic): Cohen's kappa of each two, Fleiss' kappa and Krippendorff's

@@ -25,8 +25,10 @@ FOLDS = 5
 def out_of_sample(x_ND: np.ndarray, labels_N: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
     """P(class) (N, C) of each example by logistic regression on the embeddings of the other folds, whose labels alone it saw.
 
-    Labels must not have shaped the embeddings either. Raises UserError for a class with fewer examples than folds.
+    Labels must not have shaped the embeddings either. Raises UserError for fewer than two classes, or a class with fewer examples than folds.
     """
+    if len(classes) < 2:
+        raise UserError(f"all texts have the label {classes[0]}: give some of another class as well, for which one of them could be mistaken.")
     counts = np.bincount(labels_N, minlength=len(classes))
     if rare := [name for name, count in zip(classes, counts) if count < FOLDS]:
         raise UserError(f"there are fewer than {FOLDS} texts labelled {', '.join(rare)}: each class needs so many, that others may judge it.")

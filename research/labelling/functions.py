@@ -16,7 +16,7 @@ Function = Callable[[str], str | None]
 def load(source: str) -> dict[str, Function]:
     """{name: function} of a file, or a module, as "package.module": those of its list LABELLING_FUNCTIONS, or else all whose name begins with lf_.
 
-    Raises UserError if it is not there or has none.
+    Raises UserError if it is not there, has none, or is no Python, or if what it imports is not there. Whatever else it raises keeps its traceback.
     """
     module = _module(source)
     listed = getattr(module, "LABELLING_FUNCTIONS", None)
@@ -30,13 +30,18 @@ def load(source: str) -> dict[str, Function]:
 
 
 def _module(source: str) -> ModuleType:
-    if not source.endswith(".py"):
-        try:
-            return importlib.import_module(source)
-        except ModuleNotFoundError as e:
-            raise UserError(f"there is no module {source} ({e}): name a file, such as functions.py, or a module, as package.module.") from e
-    if not pathlib.Path(source).is_file():
+    is_file = source.endswith(".py")
+    if is_file and not pathlib.Path(source).is_file():
         raise UserError(f"there is no file {source}: name one with labelling functions.")
+    try:
+        return _of_file(source) if is_file else importlib.import_module(source)
+    except (ImportError, SyntaxError) as e:
+        if not is_file and isinstance(e, ModuleNotFoundError) and f"{source}.".startswith(f"{e.name}."):  # not one that it imports
+            raise UserError(f"there is no module {source} ({e}): name a file, such as functions.py, or a module, as package.module.") from e
+        raise UserError(f"{source} cannot be loaded ({type(e).__name__}: {e}): mend it, or install what it imports.") from e
+
+
+def _of_file(source: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(pathlib.Path(source).stem, source)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

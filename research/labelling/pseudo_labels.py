@@ -66,10 +66,12 @@ class Calibration(NamedTuple):
 
 
 def calibration(probabilities_NC: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> Calibration:
-    """Halves drawn at random, always the same. Raises UserError for fewer than two examples with a label."""
+    """Halves drawn at random, always the same. Raises UserError for fewer than two examples with a label, or a label of no class."""
     places = np.random.default_rng(seed).permutation(np.flatnonzero(labels_N >= 0))
     if len(places) < 2:
         raise UserError(f"--held_out has {len(places)} texts with a label, of which there must be two at least: name another split.")
+    if (highest := labels_N.max()) >= (classes := probabilities_NC.shape[1]):
+        raise UserError(f"a label of --held_out is {highest}, the run tells {classes} classes apart, from 0 on: name data with the same classes.")
     first, second = np.array_split(places, 2)
     temperature = best_temperature(probabilities_NC[first], labels_N[first])
     before_NC, label_N = probabilities_NC[second], labels_N[second]

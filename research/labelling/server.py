@@ -96,8 +96,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _label(self, body: bytes) -> dict:
         try:
             key, label = (json.loads(body)[name] for name in ("key", "label"))
-        except (ValueError, KeyError, TypeError) as e:
-            raise UserError("a label is sent as JSON, with a key and a label.") from e
+        except (ValueError, KeyError, TypeError):
+            key = label = None
+        if not isinstance(key, str) or not isinstance(label, str):
+            raise UserError("a label is sent as JSON, with a key and a label, both of them strings.")
         self.server.sheet.label(key, label)
         return {}
 
@@ -113,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except UserError as e:
             self._tell(409, {"error": str(e)})
         except OSError as e:
-            self._tell(507, {"error": f"{self.server.sheet.path} cannot be written ({e}): the label is not kept; free some space and give it again."})
+            self._tell(507, {"error": f"{self.server.sheet.path} cannot be locked ({e}): the label is not kept; mend that and give it again."})
 
     def _tell(self, status: int, what: dict):
         self._send(status, "application/json", json.dumps(what))

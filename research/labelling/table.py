@@ -1,9 +1,11 @@
 """A CSV file of labels: a row is a text with its key and, where it has one, its label, how sure that is, and whose it is."""
 
 import collections
+import contextlib
 import csv
 import io
 import pathlib
+import tempfile
 from collections.abc import Iterable, Sequence
 
 from research.core.errors import UserError
@@ -59,7 +61,10 @@ def _wrong(found: dict, seen: set[str], classes: Sequence[str] | None) -> str | 
 
 
 def write(path: str | pathlib.Path, rows: Iterable[Row]):
-    """Replaces the file at once: whoever reads it finds it whole, before or after. Raises UserError for a key that comes twice."""
+    """Replaces the file at once: whoever reads it finds it whole, before or after.
+
+    Raises UserError for a key that comes twice, and a file that cannot be written, which then is as it was.
+    """
     rows, text = list(rows), io.StringIO()
     if twice := [key for key, times in collections.Counter(found["key"] for found in rows).items() if times > 1]:
         raise UserError(f"the key {twice[0]!r} comes twice in what {path} is to hold: give each text its own.")
@@ -68,6 +73,24 @@ def write(path: str | pathlib.Path, rows: Iterable[Row]):
     )
     writer.writeheader()
     writer.writerows(rows)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue())
+    make_place(path)
+    with _writing(path):
+        write_atomically(pathlib.Path(path), text.getvalue())
+
+
+def make_place(path: str | pathlib.Path):
+    """Makes the folder of a file to be written. Raises UserError where it cannot be made or nothing can be written in it."""
+    with _writing(path):
+        folder = pathlib.Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextlib.contextmanager
+def _writing(path: str | pathlib.Path):
+    try:
+        yield
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be written ({e.strerror or e}): mend that, or name another place; a file that was there stays as it was."
+        ) from e

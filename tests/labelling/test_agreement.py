@@ -70,6 +70,7 @@ def test_the_interval_holds_the_figure_and_shrinks_with_more_examples():
     a, b = (agreement.interval(cohen_kappa, ratings, draws=200) for ratings in (few, many))
     assert a.low < a.value < a.high and b.low < b.value < b.high and b.high - b.low < (a.high - a.low) / 3
     assert a == agreement.interval(cohen_kappa, few, draws=200)
+    assert a.between == f"{a.low:.3f} to {a.high:.3f}" and agreement.Interval(np.nan, np.nan, np.nan).between == ""
 
 
 def test_statistics_are_of_each_two_and_of_all(monkeypatch):

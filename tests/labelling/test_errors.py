@@ -54,6 +54,11 @@ def test_a_rare_class_is_named():
         errors.out_of_sample(np.zeros((14, 2)), labels_N, ("often", "rare", "none"))
 
 
+def test_labels_of_one_class_alone_could_be_mistaken_for_nothing():
+    with pytest.raises(UserError, match="all texts have the label good: give some of another class"):
+        errors.out_of_sample(np.zeros((14, 2)), np.zeros(14, int), ("good",))
+
+
 def test_without_cleanlab_it_is_said_how_to_have_it(monkeypatch):
     monkeypatch.setattr(errors, "cleanlab", None)
     with pytest.raises(UserError, match=r"pip install 'lodestar-research\[data\]'"):

@@ -48,6 +48,28 @@ def test_what_is_not_there_is_one_line(source, says):
         functions.load(source)
 
 
+@pytest.mark.parametrize("as_file", [True, False])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("def lf_a(text)\n    return None", r"cannot be loaded \(SyntaxError: .*line 1"),
+        ("import no_such_package", r"cannot be loaded \(ModuleNotFoundError: No module named 'no_such_package'\)"),
+        ("from json import no_such_name", r"cannot be loaded \(ImportError: cannot import name 'no_such_name'"),
+    ],
+)
+def test_a_file_and_a_module_that_cannot_be_loaded_are_one_line(written, tmp_path, monkeypatch, as_file, text, says):
+    path = written(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"^{path if as_file else 'mine'} {says}") as refused:
+        functions.load(path if as_file else "mine")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_error_while_a_file_is_loaded_keeps_its_traceback(written):
+    with pytest.raises(ZeroDivisionError):
+        functions.load(written("1 / 0"))
+
+
 def test_a_vote_for_no_class_names_the_function(written):
     with pytest.raises(UserError, match="lf_length says 'quiet' of 'ah': it must return None or one of loud, soft"):
         functions.votes(functions.load(written(SOURCE)), ["ah"], ["loud", "soft"])
@@ -63,7 +85,7 @@ def test_an_error_in_a_function_keeps_its_traceback(written):
     [
         ("A wonderful film.", {"plain_words": "positive"}),
         ("Tedious, and not very funny.", {"plain_words": "negative", "negated_praise": "negative"}),
-        ("It is never dull.", {"negated_blame": "positive"}),
+        ("It is never dull.", {}),
         ("It is slow, but beautiful in the end.", {"after_contrast": "positive"}),
         ("Although it is beautiful, it is a boring film.", {"in_spite_of": "negative"}),
         ("One of the best films of the year.", {"best": "positive"}),

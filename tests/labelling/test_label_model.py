@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from research.core.errors import UserError
 from research.labelling import label_model
 from research.labelling.label_model import analysis, fit, majority_vote, quality
 
@@ -146,6 +147,22 @@ def test_functions_that_never_meet_keep_their_prior_accuracy():
     for m in range(3):
         votes_NM[300 * m : 300 * (m + 1), m] = np.arange(300) % 2
     assert fit(votes_NM, 2).accuracy_M == pytest.approx(label_model.RIGHT, abs=0.03)
+
+
+def test_an_accuracy_is_estimated_of_those_whose_votes_meet_others_often_enough():
+    votes_NM = np.full((400, 3), -1)
+    votes_NM[:100, 0] = votes_NM[:100, 1] = votes_NM[100:199, 2] = votes_NM[100:199, 1] = 0
+    votes_NM[200:, 2] = 1  # alone
+    model = fit(votes_NM, 2)
+    np.testing.assert_allclose(label_model.estimated_accuracy(votes_NM, model), [*model.accuracy_M[:2], np.nan])
+
+
+def test_the_share_of_a_class_that_has_no_vote_is_not_learned():
+    votes_NM = planted([0.8] * 5, [0.6] * 5)[1]
+    assert label_model.given_balance([], "ab", votes_NM) is None
+    with pytest.raises(UserError, match="no function votes for c, so how frequent that is cannot be learned"):
+        label_model.given_balance([], "abc", votes_NM)
+    np.testing.assert_allclose(label_model.given_balance(["0.5", ".25", "0.25"], "abc", votes_NM), [0.5, 0.25, 0.25])
 
 
 @pytest.mark.parametrize("votes", [[[-1, -1, -1]], [[0, -1, 1]], [[-1, 0, -1], [-1, 0, -1]], [[1, 1, 1]] * 5])

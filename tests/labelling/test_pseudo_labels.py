@@ -58,6 +58,13 @@ def test_examples_without_a_label_are_left_out():
         calibration(probabilities_NC, np.full(100, -1))
 
 
+def test_a_label_of_no_class_that_the_model_tells_is_one_line():
+    probabilities_NC, labels_N = drawn(1.0, 100)
+    labels_N[7] = 3
+    with pytest.raises(UserError, match="a label of --held_out is 3, the run tells 3 classes apart, from 0 on"):
+        calibration(probabilities_NC, labels_N)
+
+
 def test_a_temperature_keeps_the_order_of_classes_and_certainty_is_finite():
     found = tempered(np.array([[1.0, 0.0, 0.0], [0.5, 0.3, 0.2]]), 2.0)
     assert np.isfinite(found).all() and found.sum(1) == pytest.approx(1) and (np.diff(found[1]) < 0).all()

@@ -131,6 +131,7 @@ def test_the_page_has_a_key_for_each_class_and_loads_nothing(path):
         ("POST", "/label", "no JSON", {}, 409),
         ("POST", "/label", [1], {}, 409),
         ("POST", "/label", {"key": ["a"], "label": ["good"]}, {}, 409),
+        *(("POST", "/label", {"key": "a", "label": nothing}, {}, 409) for nothing in (0, False, None, [], {})),
     ],
 )
 def test_what_is_not_asked_by_the_page_is_refused_and_changes_nothing(path, method, where, what, headers, status):
@@ -149,7 +150,17 @@ def test_a_full_disk_is_told_and_the_file_stays(path, monkeypatch):
     with served(path) as ask:
         monkeypatch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         status, answer = ask("POST", "/label", {"key": "a", "label": "good"})
-    assert status == 507 and "the label is not kept" in answer["error"] and labels(path)["a"] == ("", "")
+    assert status == 409 and "cannot be written (No space left on device)" in answer["error"] and labels(path)["a"] == ("", "")
+
+
+def test_a_file_that_cannot_be_locked_is_told(path, monkeypatch):
+    def acquire(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with served(path) as ask:
+        monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+        status, answer = ask("POST", "/label", {"key": "a", "label": "good"})
+    assert status == 507 and "cannot be locked" in answer["error"] and labels(path)["a"] == ("", "")
 
 
 def test_a_file_broken_meanwhile_is_told(path):

@@ -67,10 +67,22 @@ def test_a_key_that_comes_twice_is_not_written(tmp_path):
     assert table.read(path) == [table.row("1", "A", "good")]
 
 
+def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    for path, why in ((tmp_path / "file" / "labels.csv", "Not a directory|File exists"), (tmp_path / "folder.csv", "Is a directory")):
+        with pytest.raises(UserError, match=rf"{path} cannot be written \(({why})\)"):
+            table.write(path, [])
+    with pytest.raises(UserError, match="file/labels.csv cannot be written"):
+        table.make_place(tmp_path / "file" / "labels.csv")
+    table.make_place(tmp_path / "new" / "labels.csv")
+    assert not [*(tmp_path / "new").iterdir()], "nothing is left by the trial"
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "labels.csv"
     table.write(path, [table.row("1", "A", "good")])
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(UserError, match=r"labels.csv cannot be written \(full\)"):
         table.write(path, [table.row("1", "A", "bad")])
     assert table.read(path)[0]["label"] == "good"
