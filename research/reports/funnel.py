@@ -98,7 +98,9 @@ def page(manifest: dict, plot: pathlib.Path) -> str:
     parts = [note(f"{splits}. In the picture, grey is what a rule took away."), picture("What is left after each rule", plot), table(*rows(manifest))]
     if "tokens" in manifest:
         parts += [f"<h2>Its {manifest['tokens']['vocabulary']:,} tokens</h2>", table(*tokens(manifest["tokens"]))]
-    parts += [part for rule in manifest["rules"] if "evaluation_sets" in rule for part in ("<h2>What evaluates</h2>", table(*contaminated(rule["evaluation_sets"])))]
+    for rule in manifest["rules"]:
+        if "evaluation_sets" in rule:
+            parts += ["<h2>Examples of evaluation sets that were found</h2>", table(*contaminated(rule["evaluation_sets"]))]
     parts.append("<h2>What was dropped, and changed</h2>")
     for rule in manifest["rules"]:
         for which in ("dropped", "changed"):

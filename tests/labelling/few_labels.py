@@ -2,8 +2,8 @@
 
     python -m tests.labelling.few_labels [--seeds=5] [--workdir=FOLDER]
 
-MiniLM is fine-tuned on 200 sentences of movie reviews and measured on the test split, which nothing else has seen. Who labels is the data set itself. Each line of
-the table differs from the first in one thing, but that pseudo-labels need labels of the validation split besides, for calibration:
+MiniLM is fine-tuned on 200 sentences of movie reviews and measured on the test split, which nothing else has seen. Who labels is the data set
+itself. Each line of the table differs from the first in one thing, but that pseudo-labels need labels of the validation split besides, for calibration:
 
     augmentation    EDA's operations on a tenth of the words (arXiv 1901.11196)
     pseudo-labels   beside the 200 all of 3,000 other sentences that the first model is sure of, as its calibration on the validation split says
@@ -58,7 +58,14 @@ class Experiment:
         labelled, pool = self.labelled("labelled", drawn[:LABELS]), self.write("pool", drawn[LABELS:])
         first = self.train("first", labelled)
         augmented = self.train("augmented", labelled, "--config.data.eda_alpha=0.1")
-        self.command("label", "--pseudo", f"--workdir={self.folder / 'first'}", f"--data={pool}", f"--threshold={THRESHOLD}", f"--out={self.folder / 'sure.csv'}")
+        self.command(
+            "label",
+            "--pseudo",
+            f"--workdir={self.folder / 'first'}",
+            f"--data={pool}",
+            f"--threshold={THRESHOLD}",
+            f"--out={self.folder / 'sure.csv'}",
+        )
         both = self.write("both", table.read(labelled) + table.read(self.folder / "sure.csv"))
         pseudo = self.train("pseudo", both)
         half = self.labelled("half", drawn[: LABELS // 2])
@@ -89,10 +96,23 @@ class Experiment:
         workdir, data = self.folder / name, f"few_{self.seed}_{name}"
         if not (workdir / "finished").exists():
             folder = self.folder / "tfds"
-            self.command("prepare", "--config=configs/data/labelled.py", f"--config.input.files={labels}", f"--config.name={data}", f"--config.output.dir={folder}", "--workers=1")
-            fields = f"data.name={data} data.dir={folder} data.validation_name=movie_reviews data.validation_split=test seed={self.seed} run.steps=60 run.eval_every=1000"
-            fields += " run.save_every=1000 optimizer.warmup_steps=6"
-            self.command("train", "--config=configs/bert/finetune_sentiment.py", f"--workdir={workdir}", *(f"--config.{field}" for field in fields.split()), *more)
+            self.command(
+                "prepare",
+                "--config=configs/data/labelled.py",
+                f"--config.input.files={labels}",
+                f"--config.name={data}",
+                f"--config.output.dir={folder}",
+                "--workers=1",
+            )
+            fields = f"data.name={data} data.dir={folder} data.validation_name=movie_reviews data.validation_split=test seed={self.seed}"
+            fields += " run.steps=60 run.eval_every=1000 run.save_every=1000 optimizer.warmup_steps=6"
+            self.command(
+                "train",
+                "--config=configs/bert/finetune_sentiment.py",
+                f"--workdir={workdir}",
+                *(f"--config.{field}" for field in fields.split()),
+                *more,
+            )
             (workdir / "finished").touch()
         last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
         return last["validation/accuracy"]

@@ -21,7 +21,13 @@ def png() -> str:
 
 
 def rule(name, documents_in, documents_out, **more):
-    counts = dict(documents_in=documents_in, documents_out=documents_out, documents_changed=1, characters_in=10 * documents_in, characters_out=10 * documents_out)
+    counts = dict(
+        documents_in=documents_in,
+        documents_out=documents_out,
+        documents_changed=1,
+        characters_in=10 * documents_in,
+        characters_out=10 * documents_out,
+    )
     return {"rule": name, **counts, "why": {}, "dropped": [], "changed": [], **more}
 
 
@@ -45,7 +51,18 @@ def test_a_row_says_what_came_what_left_and_why_most_frequent_first(manifest):
 def test_the_page_needs_nothing_beside_it_and_shows_examples(manifest, tmp_path):
     funnel.write(manifest, tmp_path)
     page = (tmp_path / "index.html").read_text()
-    for shown in ("400 for train, 50 for validation", "a & copy", "the <first> one", "like a:1", "cafÃ©", "café", "in.jsonl", "12ab", "34cd", "6.3.1"):
+    for shown in (
+        "400 for train, 50 for validation",
+        "a & copy",
+        "the <first> one",
+        "like a:1",
+        "cafÃ©",
+        "café",
+        "in.jsonl",
+        "12ab",
+        "34cd",
+        "6.3.1",
+    ):
         assert html.escape(shown) in page
     assert f'src="data:image/png;base64,{png()}"' in page
     assert "<first>" not in page and 'src="funnel' not in page
