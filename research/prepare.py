@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,14 +33,14 @@ from research.data.corpus import Corpus
 from research.data.fetch import cache_dir, package_member
 from research.data.tokenizer import TRAINERS
 from research.reports import funnel
-from research.reports.contact_sheet import contact_sheet
+from research.reports.contact_sheet import PAGES, PICTURES, contact_sheet
 from research.reports.tables import markdown
 from research.tables import DATASETS, check_augmentation, from_fields
 
 try:
     from research.curation.archives import Parquet, Tfds, Warc, Wikitext
     from research.curation.clean import Fields, Html, Language, Unicode
-    from research.curation.contamination import Contamination, evaluation_examples
+    from research.curation.contamination import HIT, Contamination, evaluation_examples, identity
     from research.curation.duplicates import ExactDuplicates, NearDuplicates, NearImages
     from research.curation.engine import Engine
     from research.curation.inputs import Csv, Images, JsonLines, Lines, Text
@@ -52,6 +53,8 @@ try:
 except ModuleNotFoundError as e:
     sys.exit(f"error: there is no package {str(e.name).partition('.')[0]}, which preparing data needs: pip install 'lodestar-research[data]'.")
 
+NAMES = """rules fields.required fields.numbers language.keep gopher_quality.stop_words pii.kinds contamination.sets output.fields
+output.classes""".split()  # fields of a recipe that hold several
 FETCHERS = {  # name -> function() -> the pattern of the files that it fetched
     "debian": lambda: str(debian.fetch() / "debian-*.jsonl"),
     "debian_en": lambda: str(debian.fetch() / "debian-en.jsonl"),
@@ -113,15 +116,21 @@ def recipe(config) -> Recipe:
     o = config.output
     if "://" in (o.dir or ""):
         raise UserError(f"config.output.dir is {o.dir}: mount it, and give the folder; files are put in place there as only file systems do.")
+    values = config_lib.flatten(config)
+    for name in NAMES:
+        if not isinstance(values[name], tuple) or not all(isinstance(item, str) for item in values[name]):
+            raise UserError(f"config.{name} is {values[name]!r}: it must hold names only, as ('one', 'other').")
+    folder = pathlib.Path(o.dir or cache_dir() / "tfds").expanduser()
+    require_writable(folder, "config.output.dir")
     return Recipe(
         name=config.name,
         version=config.version,
-        folder=pathlib.Path(o.dir or cache_dir() / "tfds").expanduser(),
+        folder=folder,
+        rules=tuple((name, look_up(RULES, name, "rules")(config)) for name in config.rules),
+        tokens=tokens(config),
         fields=as_json(config),
         format=look_up(FORMATS, config.input.format, "input.format")(found(config.input)),
-        rules=tuple((name, look_up(RULES, name, "rules")(config)) for name in config.rules),
         part_size=config.input.part_size,
-        tokens=tokens(config),
         output=dict(
             fields=o.fields,
             numbers=config.fields.numbers,
@@ -132,6 +141,15 @@ def recipe(config) -> Recipe:
             split_by=o.split_by,
         ),
     )
+
+
+def require_writable(folder: pathlib.Path, what: str):
+    """Makes the folder, if it is not there. Raises UserError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e:
+        raise UserError(f"{what}: nothing can be written in {folder} ({e.strerror}): choose another folder.") from e
 
 
 def found(group):
@@ -154,18 +172,31 @@ def tokens(config) -> Tokens | None:
 
 
 def as_json(config) -> dict:
-    """The recipe as JSON has it, with the hashes of the files that its rules read, but not where its data set lies."""
+    """The recipe as JSON has it, with the hashes of what its rules read and of the modules of its user's own, but not where its data set lies.
+
+    Raises UserError where an evaluation set cannot be read.
+    """
     told = config.to_dict()
     del told["output"]["dir"]
-    read = [config.word_list.file] * ("word_list" in config.rules) + list(config.contamination.sets) * ("contamination" in config.rules)
-    files = [path for path in read if path is not None and pathlib.Path(path).is_file()]
-    return told | {"files": {path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for path in files}}
+    i, sha256 = config.input, lambda path: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    named = [(name, "rules") for name in config.rules] + [(i.format, "input.format"), (i.fetch, "input.fetch"), (config.tokens.type, "tokens.type")]
+    own = [(name.partition(":")[0], look_up({}, name, field)) for name, field in named if name is not None and ":" in name]
+    files = [config.word_list.file] * ("word_list" in config.rules)
+    sets = config.contamination.sets if "contamination" in config.rules else ()
+    return told | {
+        "files": {path: sha256(path) for path in files},
+        "modules": {module: sha256(sys.modules[module].__file__) for module, _ in own},
+        "evaluation_sets": {name: identity(evaluation_examples(DATASETS, name)) for name in sets},
+    }
 
 
 def summarise(place: pathlib.Path, manifest: dict, now: bool):
     header, body = funnel.rows(manifest)
     print(markdown(header, body))
     print(f"{'Prepared' if now else 'Prepared before, by the same recipe from the same input'}: " + ", ".join(f"{n:,} {split}" for split, n in manifest["splits"].items()))
+    for rule in manifest["rules"]:
+        for name, of in rule.get("evaluation_sets", {}).items():
+            print(f"{rule['rule']}: of {name} {of['hit']:,} of {of['examples']:,} examples were found ({of['too_short']:,} too short); which: {HIT}")
     print(f"In {place}: manifest.json, index.html, funnel.png, timing.json")
     named = "" if place.parents[1] == cache_dir() / "tfds" else f" --config.data.dir={place.parents[1]}"
     named += f" --config.model.vocab_size={manifest['tokens']['vocabulary']}" if "tokens" in manifest else ""
@@ -186,11 +217,21 @@ def show(what: str, argv):
         raise UserError(f"--show={what} is of a config that trains, such as configs/vit/fashion_tiny.py; a recipe augments nothing.")
     config_lib.check_fields(config)
     check_augmentation(config)
+    require_sheet(pathlib.Path(values.out or "augmentation.png"))
     corpus = build.make_corpus(config, pathlib.Path(values.out or "."))
     originals, variants, captions = seen_in_training(config, corpus, values.rows, values.epochs)
     out = pathlib.Path(values.out or f"augmentation.{'html' if isinstance(originals[0], str) else 'png'}")
     contact_sheet(originals, variants, [f"epoch {epoch}" for epoch in range(values.epochs)], captions, out)
     print(f"In {out}: {len(originals)} examples of {config.data.name}, and what training sees of them. What is masked or mixed on the device is not in it.")
+
+
+def require_sheet(path: pathlib.Path):
+    """Raises UserError for a file that cannot be written, or is of no kind that a contact sheet has."""
+    if path.suffix not in (*PICTURES, *PAGES):
+        raise UserError(f"--out={path} is neither a picture ({', '.join(PICTURES)}) nor a page ({', '.join(PAGES)}): give such an ending.")
+    if not path.parent.is_dir():
+        raise UserError(f"--out={path}: there is no folder {path.parent}: make it, or choose another.")
+    require_writable(path.parent, "--out")
 
 
 def seen_in_training(config, corpus: Corpus, rows: int, epochs: int):

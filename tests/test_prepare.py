@@ -76,6 +76,7 @@ def test_every_rule_can_be_made_of_the_base_recipe():
 def test_raw_text_becomes_a_data_set_with_a_report(prepared):
     place, _, said = prepared
     assert "| exact_duplicates | 65 | 60 | 5 |" in said
+    assert f"contamination: of {place.parents[2] / 'test.txt'} 1 of 2 examples were found (0 too short); which: contaminated.jsonl" in said
     assert {path.name for path in place.iterdir()} >= {"manifest.json", "index.html", "funnel.png", "timing.json", "dataset_info.json"}
     assert "malformed: no JSON" in (place / "index.html").read_text()
     manifest = json.loads((place / "manifest.json").read_text())
@@ -90,6 +91,14 @@ def test_what_has_text_of_an_evaluation_set_is_named_with_the_line(prepared):
     (example,) = rule["dropped"]
     assert (example["text"], example["like"]) == (texts(7)[6], {"key": f"{sets}:2", "text": texts(7)[6]})
     assert f"like {sets}:2" in (place / "index.html").read_text()
+
+
+def test_which_examples_are_in_the_text_is_kept_beside_the_manifest(prepared):
+    place, _, _ = prepared
+    (line,) = (place / "contaminated.jsonl").read_bytes().splitlines(keepends=True)
+    test = str(place.parents[2] / "test.txt")
+    assert json.loads(line) == {"set": test, "key": f"{test}:2"}
+    assert json.loads((place / "manifest.json").read_text())["output"]["contaminated.jsonl"] == hashlib.sha256(line).hexdigest()
 
 
 def test_what_is_trained_on_is_remembered_by_its_hash(prepared, tmp_path, cache):
@@ -142,6 +151,11 @@ def test_the_report_of_a_data_set_is_made_again(prepared):
         ([{"text": "a b"}], ("--config.near_duplicate.rows=3",), "near_duplicate"),
         ([{"text": "a b"}], ("--config.output.dir=gs://bucket/data",), "config.output.dir is gs://bucket/data: mount it"),
         ([{"text": "a b"}], ("--config.output.label_field=text",), "name its classes as output.classes"),
+        ([{"text": "a b"}], ("--config.output.dir=/proc/x",), "config.output.dir: nothing can be written in /proc/x"),
+        ([{"text": "a b"}], ("--config.output.fields=()",), "output.fields is empty"),
+        ([{"text": "a b"}], ("--config.fields.defaults=(('a',),)",), "fields.defaults has \\('a',\\)"),
+        ([{"text": "a b"}], ("--config.fields.required=(1,)",), "config.fields.required is \\(1,\\): it must hold names only"),
+        ([{"text": "a b"}], ("--config.gopher_repetition.top_ngrams=((2,),)", "--config.rules=('gopher_repetition',)"), "top_ngrams has \\(2,\\)"),
         ([{"text": "a b"}], ("--config.output.fields=('text','url')",), "has no 'url'; it has key, text"),
         ([{"title": "a b"}], (), "no line at the beginning of .* has a text in 'text', but: title"),
         ([{"text": "a b"}], ("--config.rules=('contamination',)", "--config.contamination.sets=('nothing',)"), "nothing is no file, and no data set"),
@@ -153,6 +167,34 @@ def test_what_cannot_work_is_one_line_that_says_what_to_do(tmp_path, command, li
         command(*more)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "tfds" / "mine" / "1.0.0").exists()
+
+
+def test_an_evaluation_set_that_cannot_be_read_is_told_before_the_input_is(tmp_path, command, monkeypatch):
+    write(tmp_path / "in", [{"text": "a b"}])
+    monkeypatch.setattr(prepare, "prepare", lambda *_: pytest.fail("the input was read"))
+    (tmp_path / "latin.txt").write_bytes(b"fine\n" * 5000 + b"caf\xe9\n")
+    data = "tests.tiny_labelled_text:Reviews"
+    for name, message in (("nothing.txt", "is no file"), (tmp_path / "latin.txt", "is not UTF-8"), (f"{data}:nowhere:text", "no split"), (f"{data}:train:label", "no text")):
+        with pytest.raises(UserError, match=f"contamination.sets: .*{message}"):
+            command(f"--config.contamination.sets=('{name}',)", rules="('fields','contamination')")
+
+
+def test_what_a_recipe_reads_and_its_own_code_are_part_of_it(tmp_path, command, monkeypatch):
+    """Each change makes another recipe of it, which does not pass for the one before."""
+    write(tmp_path / "in", [{"text": text} for text in texts(60)])
+    own, test = tmp_path / "own_rules_of_a_test.py", tmp_path / "test.txt"
+    own.write_text("def lower(config):\n    return lambda document: document | {'text': document['text'].lower()}\n")
+    test.write_text("One example that is nowhere at all in any of the documents.\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    again = functools.partial(command, f"--config.contamination.sets=('{test}',)", rules="('own_rules_of_a_test:lower','contamination')")
+    again(), again()
+    for path in (own, test):
+        before = path.read_text()
+        path.write_text(before + "# changed\n")
+        with pytest.raises(UserError, match="was prepared from another recipe"):
+            again()
+        path.write_text(before)
+    again()
 
 
 def test_a_file_that_is_not_utf_8_and_a_corrupt_archive_are_named(tmp_path, command):
@@ -184,6 +226,16 @@ def test_a_contact_sheet_shows_what_training_sees(tmp_path, config, name, capsys
     assert sheet.stat().st_size > 1000
     if name.endswith("html"):
         assert sheet.read_text().count("epoch 1") == 3 and "<del>" in sheet.read_text()
+
+
+@pytest.mark.parametrize(
+    "out, message",
+    [("nodir/a.png", "there is no folder .*nodir"), ("a.xyz", "is neither a picture"), ("a", "is neither a picture"), ("/proc/a.png", "nothing can be written in /proc")],
+)
+def test_a_contact_sheet_that_cannot_be_written_is_told_before_any_work(tmp_path, monkeypatch, out, message):
+    monkeypatch.setattr(build, "make_corpus", lambda *_: pytest.fail("the data set was read"))
+    with pytest.raises(UserError, match=message):
+        prepare.main(["prepare", "--show=aug", "--config=configs/vit/tiny.py", f"--out={tmp_path / out}"])
 
 
 def test_examples_are_found_in_each_epoch_and_no_further_than_the_last_of_them():

@@ -107,13 +107,13 @@ def get_config():
     c.near_images.distance = 6  # bits that may differ
 
     c.contamination = ConfigDict()  # arXiv 2005.14165, appendix C
-    c.contamination.sets = ()  # of evaluation: "name:split:field" of a data set, or a file of texts, one a line
+    c.contamination.sets = ()  # of evaluation: "name:split:field" of a data set, or a file of texts, one a line; see contaminated.jsonl
     c.contamination.ngram = 13  # words; a document that shares so many in a row is dropped
     c.contamination.min_words = 8  # of an example that is shorter than ngram: it counts whole
 
     c.tokens = ConfigDict()  # a tokenizer of the data set's own, which training uses, all splits cut into its tokens, and what these are like
     c.tokens.type = placeholder(str)  # wordpiece, byte_bpe, unigram, or "package.module:function", trained on the split train; absent: none
-    c.tokens.vocab_size = 32_000  # tokens that it has, at most
+    c.tokens.vocab_size = 32_000  # tokens that it has, at most: what the text cannot do with is refused
     c.tokens.language = placeholder(str)  # by whose rules sentences end, for data.source=sentence_pairs; absent: texts stay whole, for packed_text
     c.tokens.length = placeholder(int)  # of the rows of packed_text that are counted; absent: none
 

@@ -25,12 +25,20 @@ FTFY = ftfy.TextFixerConfig(uncurl_quotes=False, fix_latin_ligatures=False, fix_
 @dataclasses.dataclass(frozen=True)
 class Fields:
     """Gives what is missing its default, then drops documents that lack a required field, have no finite number where one is due, or a text that is
-    malformed or too long. Missing is what is absent, None, or holds nothing but blanks."""
+    malformed or too long. Missing is what is absent, None, or holds nothing but blanks.
+
+    Raises UserError for a default that is no field with a value.
+    """
 
     required: tuple[str, ...]
     numbers: tuple[str, ...]
     defaults: tuple[tuple[str, Any], ...]
     max_characters: int | None
+
+    def __post_init__(self):
+        for default in self.defaults:
+            if not isinstance(default, tuple) or len(default) != 2 or not isinstance(default[0], str):
+                raise UserError(f'fields.defaults has {default!r}: it must be a field and its value, as (("title", "untitled"),).')
 
     def __call__(self, document: Document) -> Document | Dropped:
         if "malformed" in document:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,6 +23,7 @@ from research.data.records import Records
 from research.data.text import as_text
 
 SETS = "sets"  # in the folder of the stage: the evaluation sets, each a shard
+HIT = "contaminated.jsonl"  # there, and beside the manifest: which of their examples were hit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +57,19 @@ class Contamination:
         """Leaves in `folder` the examples, and of each shard of the folder `before` which documents have text of one.
 
         Returns `evaluation_sets`: of each how many `examples` it has, how many of these are `too_short` to be looked for, and how many were `hit`:
-        share a run with any of the documents that came to this rule.
+        share a run with any of the documents that came to this rule. Which these are stands in HIT, each {"set": its name, "key": of the example}.
         """
         examples = Shards(folder / SETS)
-        examples.folder.mkdir(parents=True)
+        examples.folder.mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(self.sets):
             examples.write(number, self.examples(name))
         sizes = self._index(examples, folder)
         engine.each(functools.partial(_look_up, before, folder), folder, shards, "looking for evaluation sets")
-        return {"evaluation_sets": {name: size | {"hit": hit} for (name, size), hit in zip(sizes.items(), self._hit(folder, shards))}}
+        places = self._hit(folder, shards)
+        lines = [json.dumps({"set": self.sets[place.shard], "key": examples[place]["key"]}, ensure_ascii=False) + "\n" for place in places]
+        write_atomically(folder / HIT, "".join(lines))
+        hits = np.bincount([place.shard for place in places], minlength=len(self.sets)).tolist()
+        return {"evaluation_sets": {name: size | {"hit": hit} for (name, size), hit in zip(sizes.items(), hits)}}
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
         return drop_later(found(folder, shard), Shards(folder / SETS), lambda example: f"has text of {self.sets[example.shard]}")
@@ -86,11 +93,11 @@ class Contamination:
             save(folder / f"runs-{length}.npy", np.unique(np.concatenate(rows)))
         return sizes
 
-    def _hit(self, folder: pathlib.Path, shards: int) -> list[int]:
-        """How many examples of each set have a run that is in any document: a run may be of several."""
+    def _hit(self, folder: pathlib.Path, shards: int) -> list[Place]:
+        """The examples that have a run which is in any document, in order: a run may be of several."""
         shared = functools.reduce(np.union1d, (np.load(_shared(folder, shard)) for shard in range(shards)))
         places = np.unique(np.concatenate([runs["place"][ngrams.known(runs["hash"], shared)] for runs in _runs(folder).values()]))
-        return np.bincount([Place.of(place).shard for place in places], minlength=len(self.sets)).tolist()
+        return [Place.of(place) for place in places]
 
 
 def _runs(folder: pathlib.Path) -> dict[int, np.ndarray]:
@@ -123,7 +130,7 @@ def evaluation_examples(datasets: dict, name: str) -> Iterator[Document]:
     """The examples of a file of texts, one a line, each with the key name:line, counted from 1; or of "name:split:field" of a data set, ours by the
     table `datasets` or any that TFDS knows, each with the key name:split:field:number, counted from 0.
 
-    Raises UserError if there is neither.
+    Raises UserError if there is neither, or what there is cannot be read.
     """
     if pathlib.Path(name).is_file():
         try:
@@ -132,10 +139,24 @@ def evaluation_examples(datasets: dict, name: str) -> Iterator[Document]:
                     yield {"key": f"{name}:{number}", "text": line.rstrip("\n")}
         except UnicodeDecodeError as e:
             raise UserError(f"contamination.sets: {name} is not UTF-8 ({e.reason} after {e.start} bytes): convert the file.") from e
+        except OSError as e:
+            raise UserError(f"contamination.sets: {name} cannot be read ({e.strerror}).") from e
         return
     if name.count(":") < 2:
         raise UserError(f"contamination.sets: {name} is no file, and no data set either: name one as NAME:SPLIT:FIELD.")
     dataset, split, field = name.rsplit(":", 2)
-    records = Records(dataset_builder(datasets, dataset, None), split, {"text_field": (field, "text")})
+    try:
+        records = Records(dataset_builder(datasets, dataset, None), split, {"text_field": (field, "text")})
+    except (UserError, ValueError) as e:  # the latter where TFDS cannot make out the name
+        raise UserError(f"contamination.sets: {name}: {str(e).partition(chr(10))[0]}") from e
     for i in range(len(records)):
         yield {"key": f"{name}:{i}", "text": as_text(records[i][field])}
+
+
+def identity(examples: Iterable[Document]) -> str:
+    """SHA-256 of the texts of an evaluation set, each with its length before it: another one if any of them is, wherever they come from."""
+    total = hashlib.sha256()
+    for example in examples:
+        text = example["text"].encode("utf-8", "surrogatepass")
+        total.update(len(text).to_bytes(8, "little") + text)
+    return total.hexdigest()

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -21,10 +22,9 @@ from PIL import Image
 from research.core.errors import UserError
 from research.core.files import write_atomically
 from research.curation import ngrams
-from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
 from research.curation.engine import Engine, done, reporting
-from research.curation.exchange import Slice, give, save, take
+from research.curation.exchange import give, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 
@@ -53,16 +53,13 @@ class Duplicates(abc.ABC):
         """(bands,) uint64 of each."""
 
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
-        """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard that has some."""
-        hashed = functools.partial(_hashed, self, before, folder, shards)
-        candidates = functools.partial(_candidates, self.most, folder)
-        compared = functools.partial(_compared, self, before, folder)
-
-        def pipeline(numbers):
-            pairs = numbers | "Hash" >> beam.FlatMap(hashed) | "ByHash" >> beam.GroupByKey() | "Candidates" >> beam.FlatMapTuple(candidates)
-            return pairs | "ByShard" >> beam.GroupByKey() | "Compare" >> beam.MapTuple(compared)
-
-        engine.run(pipeline, folder, list(range(shards)), shards, "comparing")
+        """Finds the duplicates among the shards of the folder `before`, and leaves in `folder` a file for each shard."""
+        hashes, pairs, count = folder / "hashes", folder / "pairs", partitions(shards)
+        engine.each(functools.partial(_hashed, self, before, hashes, count), hashes, shards, "hashing documents")
+        engine.each(functools.partial(_candidates, self.most, hashes, pairs, count, shards), pairs, count, "looking for candidates")
+        engine.each(functools.partial(_compared, self, before, pairs, folder, shards), folder, shards, "comparing")
+        shutil.rmtree(hashes)
+        shutil.rmtree(pairs)
         return {}
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
@@ -75,9 +72,8 @@ def found(folder: pathlib.Path, shard: int) -> pathlib.Path:
 
 
 def drop_later(pairs: pathlib.Path, earlier: Shards, why: Callable[[Place], str]) -> Effect:
-    """Drops the documents that a file of PAIR records has as later ones, each with the earlier one and what `why` says of its place; no file, none."""
-    records = np.load(pairs) if pairs.exists() else np.zeros(0, PAIR)
-    like = {later: Place.of(place) for later, place in records.tolist()}
+    """Drops the documents that a file of PAIR records has as later ones, each with the earlier one and what `why` says of its place."""
+    like = {later: Place.of(place) for later, place in np.load(pairs).tolist()}
 
     def effect(place: Place, document: Document) -> Document | Dropped:
         return Dropped(why(like[int(place)]), earlier[like[int(place)]]) if int(place) in like else document
@@ -85,14 +81,15 @@ def drop_later(pairs: pathlib.Path, earlier: Shards, why: Callable[[Place], str]
     return effect
 
 
-def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shards: int, shard: int) -> Iterator[tuple[int, Slice]]:
-    """(partition, its HASHED records) of the documents of a shard."""
-    rows = [np.zeros(0, HASHED)]
-    for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
-        rows.append(hashed(hashes, Place(shard, index)))
-    records = np.concatenate(rows)
-    yield from give(folder / f"hashed-{shard:05}.npy", records, partitions(records, shards))
-    write_atomically(done(folder, shard), "{}")
+def _hashed(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, count: int, shard: int):
+    """Leaves HASHED records of the documents of a shard, for `count` partitions."""
+    with reporting(folder):
+        rows = [np.zeros(0, HASHED)]
+        for index, hashes in enumerate(kind.hashes(map(kind.sketch, Shards(before).read(shard)))):
+            rows.append(hashed(hashes, Place(shard, index)))
+        records = np.concatenate(rows)
+        give(folder / f"{shard:05}.records", records, partition_of(records["hash"], count), count)
+        write_atomically(done(folder, shard), "{}")
 
 
 def hashed(hashes_N: np.ndarray, place: Place) -> np.ndarray:
@@ -102,15 +99,27 @@ def hashed(hashes_N: np.ndarray, place: Place) -> np.ndarray:
     return records_N
 
 
-def partitions(records: np.ndarray, shards: int) -> np.ndarray:
-    """Of records that have a `hash`, by its first bits: about as many as there are shards, so that none is larger than what a shard has; 64 to 1,024."""
-    bits = min(10, max(6, (shards - 1).bit_length()))
-    return records["hash"] >> np.uint64(64 - bits)
+def partitions(shards: int) -> int:
+    """How many there are of hashes, a power of two: about as many as there are shards, so that none is larger than what a shard has; 64 to 1,024."""
+    return 1 << min(10, max(6, (shards - 1).bit_length()))
 
 
-def _candidates(most: int, folder: pathlib.Path, partition: int, slices: Iterable[Slice]) -> Iterator[tuple[int, Slice]]:
-    """(shard, PAIR records): for each document of the shard those that come before it and share a hash with it, `most` at most."""
-    records = np.sort(take(slices), order=("hash", "place"))
+def partition_of(hashes: np.ndarray, count: int) -> np.ndarray:
+    """That of each uint64 hash, by its first bits: so what is sorted in each is sorted in all, one after another."""
+    return hashes >> np.uint64(65 - count.bit_length())
+
+
+def _candidates(most: int, hashes: pathlib.Path, folder: pathlib.Path, count: int, shards: int, partition: int):
+    """Leaves PAIR records of the documents that share a hash of a partition, for the shards of the later ones."""
+    with reporting(folder):
+        pairs = candidates(take(hashes, partition, count, HASHED), most)
+        give(folder / f"{partition:05}.records", pairs, pairs["later"] >> np.uint64(40), shards)
+        write_atomically(done(folder, partition), "{}")
+
+
+def candidates(records: np.ndarray, most: int) -> np.ndarray:
+    """PAIR records, sorted: of each place in HASHED records the first `most` - 1 before it that have its hash, and the one just before it."""
+    records = np.sort(records, order=("hash", "place"))
     new = np.r_[True, records["hash"][1:] != records["hash"][:-1]]
     first = np.maximum.accumulate(np.where(new, np.arange(len(records)), 0))  # where the group of each begins
     rank, place = np.arange(len(records)) - first, records["place"]
@@ -121,14 +130,13 @@ def _candidates(most: int, folder: pathlib.Path, partition: int, slices: Iterabl
         pairs = np.empty(len(later), PAIR)
         pairs["later"], pairs["earlier"] = place[later], place[earlier]
         found.append(pairs)
-    pairs = np.unique(np.concatenate(found))
-    yield from give(folder / f"pairs-{partition:04}.npy", pairs, pairs["later"] >> np.uint64(40))
+    return np.unique(np.concatenate(found))
 
 
-def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shard: int, slices: Iterable[Slice]):
+def _compared(kind: Duplicates, before: pathlib.Path, given: pathlib.Path, folder: pathlib.Path, shards: int, shard: int):
     """Leaves (later, earlier) of the documents of a shard that an earlier one is like: of these the first that was found."""
     with reporting(folder):
-        pairs = np.unique(take(slices))
+        pairs = np.unique(take(given, shard, shards, PAIR))
         documents = Shards(before)
         sketch = functools.lru_cache(maxsize=REMEMBERED)(lambda place: kind.sketch(documents[Place.of(place)]))
         like: dict[int, int] = {}
@@ -136,6 +144,7 @@ def _compared(kind: Duplicates, before: pathlib.Path, folder: pathlib.Path, shar
             if later not in like and later != earlier and kind.alike(sketch(later), sketch(earlier)):
                 like[later] = earlier
         save(found(folder, shard), np.array(list(like.items()), PAIR))
+        write_atomically(done(folder, shard), "{}")
 
 
 @dataclasses.dataclass(frozen=True)

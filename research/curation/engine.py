@@ -36,15 +36,15 @@ class Engine:
         _check(options)
 
     def each(self, task: Callable[[int], None], folder: pathlib.Path, tasks: int, what: str):
-        """Calls `task(n)` for each n of `tasks` whose file NNNNN.json is not in `folder` yet, which it leaves there."""
-        waiting = [n for n in range(tasks) if not done(folder, n).exists()]
-        if waiting:
-            self.run(lambda numbers: numbers | "Task" >> beam.Map(task), folder, waiting, tasks, what)
+        """Calls `task(n)` for each n of `tasks` whose file NNNNN.json is not in `folder` yet, which it leaves there.
 
-    def run(self, pipeline: Callable, folder: pathlib.Path, waiting: list[int], tasks: int, what: str):
-        """Runs `pipeline(a PCollection of the numbers)`. Raises UserError where a task did, the disk is full, or a worker is gone."""
+        Raises UserError where a task did, the disk is full, or a worker is gone.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR).unlink(missing_ok=True)
+        waiting = [n for n in range(tasks) if not done(folder, n).exists()]
+        if not waiting:
+            return
         workers = min(self._workers, len(waiting))  # each takes seconds to start
         raised: list[Exception] = []
 
@@ -52,7 +52,7 @@ class Engine:
             try:
                 options = PipelineOptions(["--auto_unique_labels", f"--direct_num_workers={workers}", *self._options])
                 with beam.Pipeline(self._runner(workers, folder), options) as p:
-                    pipeline(p | "Numbers" >> beam.Create(waiting))  # which spreads them over the workers
+                    _ = p | "Numbers" >> beam.Create(waiting) | "Task" >> beam.Map(task)  # Create spreads them over the workers
             except Exception as e:
                 raised.append(e)
 

@@ -1,43 +1,46 @@
-"""Records that tasks hand to each other, sorted by a key.
+"""Records that tasks hand to other tasks, each by the number of the one that it is for.
 
-They lie in files that all workers see, and what goes through Beam is where they lie: so its memory does not grow with them.
+They lie in a folder that all workers see, a file of each task that gives: in it the records in order of whom they are for, and before them where those
+of each begin. One that takes reads its own range of every file: so no task has more in memory than it gives or takes, and nothing goes through Beam.
 """
 
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 
-class Slice(NamedTuple):
-    path: str
-    start: int
-    stop: int
-
-
-def give(path: pathlib.Path, records: np.ndarray, keys: np.ndarray) -> Iterator[tuple[int, Slice]]:
-    """Writes the records to `path`, and yields (key, where those with it are) for each key that there is."""
-    order = np.argsort(keys, kind="stable")
-    save(path, records[order])
-    there_are, starts = np.unique(keys[order], return_index=True)
-    for key, start, stop in zip(there_are.tolist(), starts.tolist(), [*starts[1:].tolist(), len(records)]):
-        yield key, Slice(str(path), start, stop)
-
-
-def take(slices: Iterable[Slice]) -> np.ndarray:
-    """The records of some slices, in the order of their files."""
-    return np.concatenate([np.load(path, mmap_mode="r")[start:stop] for path, start, stop in sorted(slices)])
-
-
-def join(parts: list[np.ndarray], dtype: np.dtype, path: pathlib.Path):
-    """Writes arrays, which may be on disk, one after another as one."""
+def give(path: pathlib.Path, records: np.ndarray, takers: np.ndarray, count: int):
+    """Writes the records to `path`, each for a taker in [0, count)."""
+    order = np.argsort(takers, kind="stable")
+    starts = np.searchsorted(takers[order], np.arange(count + 1, dtype=takers.dtype)).astype(np.int64)
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
-        whole = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (sum(map(len, parts)),)}
+        starts.tofile(file)
+        records[order].tofile(file)
+    draft.replace(path)
+
+
+def take(folder: pathlib.Path, taker: int, count: int, dtype: np.dtype) -> np.ndarray:
+    """The records for one of `count` takers in all files of a folder, in the order of their names; they cannot be changed."""
+    found = []
+    for path in sorted(map(str, folder.glob("*.records"))):
+        with open(path, "rb") as file:
+            file.seek(8 * taker)
+            start, stop = np.frombuffer(file.read(16), np.int64).tolist()
+            file.seek(8 * (count + 1) + start * dtype.itemsize)
+            found.append(file.read((stop - start) * dtype.itemsize))
+    return np.frombuffer(b"".join(found), dtype)
+
+
+def join(paths: list[pathlib.Path], dtype: np.dtype, path: pathlib.Path):
+    """Writes the arrays of files, one after another as one, with one of them in memory at a time."""
+    draft = path.with_suffix(".draft")
+    with open(draft, "wb") as file:
+        length = sum(len(np.load(part, mmap_mode="r")) for part in paths)
+        whole = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
         np.lib.format.write_array_header_1_0(file, whole)
-        for part in parts:
-            file.write(part.tobytes())
+        for part in paths:
+            file.write(np.load(part).tobytes())
     draft.replace(path)
 
 

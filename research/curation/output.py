@@ -44,6 +44,8 @@ class Output:
     split_by: str
 
     def __post_init__(self):
+        if not self.fields:
+            raise UserError("output.fields is empty: name what of a document the data set is to have, such as text.")
         if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
             raise UserError(f"output.validation {self.validation} and output.test {self.test} are shares of the documents: together less than 1.")
         if self.label is not None and not self.classes:

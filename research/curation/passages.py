@@ -3,18 +3,17 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator
+import shutil
 
 import numpy as np
 
 from research.core.errors import UserError
 from research.core.files import write_atomically
 from research.curation import ngrams
-from research.curation.beam import beam
 from research.curation.documents import Document, Dropped
-from research.curation.duplicates import partitions
+from research.curation.duplicates import partition_of, partitions
 from research.curation.engine import Engine, done, reporting
-from research.curation.exchange import Slice, give, join, save, take
+from research.curation.exchange import give, join, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 from research.data.text import sentences
@@ -49,15 +48,12 @@ class RepeatedPassages:
 
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
         """Leaves in `folder` the index of the shards of the folder `before`, sorted."""
-        entries, sorted_ = functools.partial(_entries, self.window, before, folder, shards), functools.partial(_sorted, folder)
-        engine.run(
-            lambda numbers: numbers | "Windows" >> beam.FlatMap(entries) | "ByHash" >> beam.GroupByKey() | "Sort" >> beam.MapTuple(sorted_),
-            folder,
-            list(range(shards)),
-            shards,
-            "indexing passages",
-        )
-        join([np.load(path, mmap_mode="r") for path in sorted(folder.glob("partition-*.npy"))], ENTRY, folder / INDEX)  # by their first bits: so they are sorted
+        windows, in_order, count = folder / "windows", folder / "sorted", partitions(shards)
+        engine.each(functools.partial(_entries, self.window, before, windows, count), windows, shards, "reading passages")
+        engine.each(functools.partial(_sorted, windows, in_order, count), in_order, count, "indexing passages")
+        join([_partition(in_order, partition) for partition in range(count)], ENTRY, folder / INDEX)
+        shutil.rmtree(windows)
+        shutil.rmtree(in_order)
         return {}
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect:
@@ -125,18 +121,25 @@ def cut(document: Document, runs: list[tuple[int, int]]) -> Document | Dropped:
     return document | {"text": left} if ngrams.WORD.search(left) else Dropped("all of it came before")
 
 
-def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, shards: int, shard: int) -> Iterator[tuple[int, Slice]]:
-    rows = [np.zeros(0, ENTRY)]
-    for index, document in enumerate(Shards(before).read(shard)):
-        hashes = ngrams.windows(ngrams.word_hashes(document["text"]), window)[::window]
-        row = np.empty(len(hashes), ENTRY)
-        row["hash"], row["place"], row["word"] = hashes, int(Place(shard, index)), np.arange(len(hashes)) * window
-        rows.append(row)
-    records = np.concatenate(rows)
-    yield from give(folder / f"windows-{shard:05}.npy", records, partitions(records, shards))
-    write_atomically(done(folder, shard), "{}")
-
-
-def _sorted(folder: pathlib.Path, partition: int, slices: Iterable[Slice]):
+def _entries(window: int, before: pathlib.Path, folder: pathlib.Path, count: int, shard: int):
+    """Leaves ENTRY records of the documents of a shard, for `count` partitions."""
     with reporting(folder):
-        save(folder / f"partition-{partition:04}.npy", np.sort(take(slices)))
+        rows = [np.zeros(0, ENTRY)]
+        for index, document in enumerate(Shards(before).read(shard)):
+            hashes = ngrams.windows(ngrams.word_hashes(document["text"]), window)[::window]
+            row = np.empty(len(hashes), ENTRY)
+            row["hash"], row["place"], row["word"] = hashes, int(Place(shard, index)), np.arange(len(hashes)) * window
+            rows.append(row)
+        records = np.concatenate(rows)
+        give(folder / f"{shard:05}.records", records, partition_of(records["hash"], count), count)
+        write_atomically(done(folder, shard), "{}")
+
+
+def _sorted(windows: pathlib.Path, folder: pathlib.Path, count: int, partition: int):
+    with reporting(folder):
+        save(_partition(folder, partition), np.sort(take(windows, partition, count, ENTRY)))
+        write_atomically(done(folder, partition), "{}")
+
+
+def _partition(folder: pathlib.Path, partition: int) -> pathlib.Path:
+    return folder / f"{partition:05}.npy"

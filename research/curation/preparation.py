@@ -27,8 +27,8 @@ from research.curation.shards import Shards
 from research.curation.tally import added, told
 from research.curation.tokens import Tokens
 
-PACKAGES = """apache-beam array-record datasketch ftfy ImageHash lodestar-research mwparserfromhell numpy phonenumbers pillow py3langid scipy sentencex
-tensorflow-datasets tokenizers trafilatura warcio""".split()
+PACKAGES = """apache-beam array-record datasketch ftfy ImageHash jusText lodestar-research lxml lxml_html_clean mwparserfromhell numpy phonenumbers pillow
+py3langid pyarrow scipy sentencex tensorflow-datasets tokenizers trafilatura warcio""".split()
 FINISHED = "finished"  # in the folder of a stage: its comparison is done, in so many `seconds`, and what is `told` of it
 HASHED = 1 << 30  # bytes of the input that one worker hashes at a time
 
@@ -47,7 +47,7 @@ class Stage(Protocol):
     def compare(self, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path) -> dict:
         """Compares the documents of the shards of the folder `before`, and leaves in `folder` what was found.
 
-        Returns what the manifest is to say of that, beside what it says of every rule.
+        Returns what the manifest is to say of that, beside what it says of every rule. Files that it names *.jsonl are put beside the manifest.
         """
 
     def effect(self, before: pathlib.Path, folder: pathlib.Path, shard: int) -> Effect: ...
@@ -75,7 +75,7 @@ class Recipe:
 def prepare(recipe: Recipe, engine: Engine) -> tuple[dict, bool]:
     """(the manifest of the data set, whether it was made now): made whole or not at all.
 
-    Raises UserError where there are no documents, or none is left, or another recipe made what is there.
+    Raises UserError where there are no documents, or none is left, or another recipe, or other packages, made what is there.
     """
     recipe.place.parent.mkdir(parents=True, exist_ok=True)
     with alone(recipe.place.parent / ".lock"):
@@ -171,9 +171,8 @@ def _segments(rules) -> list[tuple]:
 
 
 def _compared(stage: Stage, engine: Engine, before: pathlib.Path, shards: int, folder: pathlib.Path):
-    """The effect of a stage whose comparison is done now, if it was not; what came of it, and how long it took, stays in the folder."""
+    """The effect of a stage whose comparison is done now, or what is left of it; what came of it, and how long that took, stays in the folder."""
     if not (folder / FINISHED).exists():
-        shutil.rmtree(folder, ignore_errors=True)
         start = time.perf_counter()
         comparison = {"told": stage.compare(engine, before, shards, folder), "seconds": time.perf_counter() - start}
         write_atomically(folder / FINISHED, json.dumps(comparison))
@@ -221,7 +220,8 @@ def _finish(recipe: Recipe, work: pathlib.Path, sizes: list[dict]) -> dict:
         raise UserError(f"no document fell into the split {empty[0]}, of {sum(splits.values())}: change output.validation or output.test, or leave that split out (0).")
     output.finish(sizes, f"Prepared by the recipe {_key(recipe.fields)}.")
     tokens = {} if recipe.tokens is None else {"tokens": recipe.tokens.describe(output.folder, splits)}
-    files = [*sorted(output.folder.glob("*.array_record-*")), *output.folder.glob("tokenizer.json")]
+    beside = [pathlib.Path(shutil.copy(path, output.folder)) for path in sorted(work.glob("stage-*/*.jsonl"))]
+    files = [*sorted(output.folder.glob("*.array_record-*")), *output.folder.glob("tokenizer.json"), *beside]
     return {"splits": splits, "output": {path.name: _sha256(str(path)) for path in files}} | tokens
 
 
@@ -252,12 +252,16 @@ def _sha256(path: str) -> str:
 
 
 def _same(place: pathlib.Path, asked: dict) -> dict:
-    """The manifest of what is there. Raises UserError if that is of another recipe, or other input."""
+    """The manifest of what is there. Raises UserError if that is of another recipe, or other input, or made with other packages."""
     path = place / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {}
     for what in asked:
         if manifest.get(what) != json.loads(json.dumps(asked[what])):
             raise UserError(f"{place} was prepared from another {what}: choose another --config.name or --config.version, or remove that folder.")
+    before, now = manifest.get("versions", {}), _versions()
+    others = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    if differ := [f"{name} {before.get(name, 'none')} instead of {now.get(name, 'none')}" for name in others]:
+        raise UserError(f"{place} was prepared with {', '.join(differ)}: to prepare it anew choose another --config.version, or remove that folder.")
     return manifest
 
 

@@ -79,7 +79,7 @@ class GopherRepetition:
 
     A line, a paragraph or an n-gram of words is a duplicate where it came before in the document. Shares of characters are of the whole text; those in
     n-grams reach from the first character of an n-gram to its last, and each counts once, however many n-grams it is in. Of several n-grams that are the
-    most frequent, the first counts; one that occurs once is none.
+    most frequent, the first counts; one that occurs once is none. Raises UserError for what is no length with a share.
     """
 
     needs = "text"
@@ -90,6 +90,12 @@ class GopherRepetition:
     duplicate_paragraph_characters: float
     top_ngrams: tuple[tuple[int, float], ...]
     duplicate_ngrams: tuple[tuple[int, float], ...]
+
+    def __post_init__(self):
+        for name, pairs in (("top_ngrams", self.top_ngrams), ("duplicate_ngrams", self.duplicate_ngrams)):
+            for pair in pairs:
+                if not isinstance(pair, tuple) or [type(item) for item in pair] not in ([int, float], [int, int]) or pair[0] < 1:
+                    raise UserError(f"gopher_repetition.{name} has {pair!r}: it must be a number of words and a share, as ((2, 0.2),).")
 
     def __call__(self, document: Document) -> Document | Dropped:
         text = document["text"]

@@ -35,10 +35,15 @@ class Tokens:
     language: str | None
 
     def describe(self, folder: pathlib.Path, splits: Iterable[str]) -> dict:
-        """What the manifest of the data set in `folder` says of its tokens; leaves tokenizer.json there."""
+        """What the manifest of the data set in `folder` says of its tokens; leaves tokenizer.json there.
+
+        Raises UserError where the tokenizer has more tokens than it may.
+        """
         path = folder / "tokenizer.json"
         self.train(self._documents(folder, "train"), self.vocab_size).save(str(path))
         tokenizer = load_tokenizer(path)
+        if (size := tokenizer.get_vocab_size()) > self.vocab_size:
+            raise UserError(f"the tokenizer has {size:,} tokens, tokens.vocab_size is {self.vocab_size:,}: this text needs them; raise it.")
         return {
             "vocabulary": tokenizer.get_vocab_size(),
             "length": self.length,

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from research.core.errors import UserError
 from research.core.files import write_atomically
 from research.reports.html_page import document
 
+PICTURES, PAGES = (".png", ".pdf", ".svg"), (".html",)  # endings of files
 STYLE = """
 td { vertical-align: top; white-space: normal; min-width: 2rem; }
 td.number { font-variant-numeric: tabular-nums; color: color-mix(in srgb, currentColor 65%, transparent); white-space: nowrap; }
@@ -21,7 +23,7 @@ del { color: color-mix(in srgb, currentColor 50%, transparent); text-decoration-
 
 
 def contact_sheet(originals: Sequence, variants: Sequence[Sequence], columns: Sequence[str], captions: Sequence[str], path: pathlib.Path):
-    """Writes a page of texts, or of images a PNG: a row an example, the original first.
+    """Writes a page of texts, or of images a picture: a row an example, the original first. Raises UserError if the path is of the other kind.
 
     Args:
       originals: images (H, W, 1 or 3) uint8, or texts.
@@ -29,7 +31,10 @@ def contact_sheet(originals: Sequence, variants: Sequence[Sequence], columns: Se
       columns: what each variant is, as "epoch 0".
       captions: of each original, as its label.
     """
-    if isinstance(originals[0], str):
+    texts = isinstance(originals[0], str)
+    if path.suffix not in (endings := PAGES if texts else PICTURES):
+        raise UserError(f"{path}: a sheet of {'texts' if texts else 'images'} is a file that ends in {' or '.join(endings)}.")
+    if texts:
         write_atomically(path, page(originals, variants, columns, captions))
     else:
         grid(originals, variants, columns, captions).savefig(path, dpi=130)

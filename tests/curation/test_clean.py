@@ -191,3 +191,9 @@ def test_an_unknown_language_is_refused_with_near_ones():
 def test_a_text_in_capitals_is_in_the_same_language():
     text = "The cat sat on the mat, and looked out of the window at the birds that were singing in the garden."
     assert make(Language, "language")(document(text.upper())) == document(text.upper(), language="en")
+
+
+@pytest.mark.parametrize("wrong", [("a",), ("a", 1, 2), (1, "a"), "ab", 1])
+def test_a_default_that_is_no_field_with_a_value_is_refused(wrong):
+    with pytest.raises(UserError, match="fields.defaults has "):
+        Fields(required=(), numbers=(), defaults=(("title", "untitled"), wrong), max_characters=None)

@@ -1,9 +1,11 @@
 """Documents that have text of evaluation sets."""
 
+import json
+
 import pytest
 
 from research.core.errors import UserError
-from research.curation.contamination import Contamination, evaluation_examples
+from research.curation.contamination import HIT, Contamination, evaluation_examples, identity
 from research.curation.documents import Dropped
 from research.curation.engine import Engine
 from research.curation.shards import Shards
@@ -60,6 +62,19 @@ def test_all_examples_that_any_document_has_are_counted_each_once(tmp_path):
         "dev": {"examples": 1, "too_short": 0, "hit": 1},
         "none": {"examples": 1, "too_short": 0, "hit": 0},
     }
+    hit = [json.loads(line) for line in (tmp_path / "stage" / HIT).read_text().splitlines()]
+    assert hit == [{"set": "test", "key": "test:0"}, {"set": "test", "key": "test:1"}, {"set": "test", "key": "test:4"}, {"set": "dev", "key": "dev:0"}]
+
+
+def test_where_no_example_is_hit_there_is_no_line(tmp_path):
+    told(contamination(test=[FOX]), tmp_path, texts("clean"))
+    assert (tmp_path / "stage" / HIT).read_text() == ""
+
+
+def test_an_evaluation_set_is_another_if_any_text_of_it_is():
+    one = identity(texts("a b", "c"))
+    assert one == identity(texts("a b", "c", name="elsewhere"))
+    assert one not in {identity(texts(*other)) for other in ((), ("a b",), ("a b", "d"), ("a bc", ""), ("a", "bc"), ("c", "a b"))}
 
 
 def test_a_template_that_all_examples_share_takes_no_more_room_than_one(tmp_path):
@@ -78,12 +93,18 @@ def test_examples_of_a_file_are_known_by_their_lines_and_of_a_data_set_by_their_
     assert examples[3]["key"] == "tests.tiny_labelled_text:Reviews:train:text:3" and examples[3]["text"]
 
 
-def test_a_set_that_cannot_be_read_is_told(tmp_path):
+def test_a_set_that_cannot_be_read_is_told(tmp_path, cache):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match="a.txt is not UTF-8"):
         list(evaluation_examples({}, str(tmp_path / "a.txt")))
     with pytest.raises(UserError, match="nothing:train is no file, and no data set either: name one as NAME:SPLIT:FIELD"):
         list(evaluation_examples({}, "nothing:train"))
+    for name, message in (("nowhere:text", "has no split 'nowhere'"), ("train:body", "'body', but .* has: "), ("train:label", "which is no text")):
+        with pytest.raises(UserError, match=f"contamination.sets: tests.tiny_labelled_text:Reviews:{name}: .*{message}"):
+            next(evaluation_examples({}, f"tests.tiny_labelled_text:Reviews:{name}"))
+    with pytest.raises(UserError, match="contamination.sets: mnist_5k:train.:9:image: ") as e:
+        next(evaluation_examples({}, "mnist_5k:train[:9:image"))
+    assert "\n" not in str(e.value)
 
 
 def test_sets_that_say_nothing_are_refused(tmp_path):

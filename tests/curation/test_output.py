@@ -24,6 +24,11 @@ def output(folder, **more) -> Output:
     return Output(**fields)
 
 
+def test_a_data_set_without_fields_is_refused(tmp_path):
+    with pytest.raises(UserError, match="output.fields is empty"):
+        output(tmp_path, fields=(), label=None)
+
+
 def documents(count, start=0):
     return [
         {"key": f"k{i}", "text": f"é {i}", "image": png(i % 256), "label": ("bad", "good")[i % 2], "score": i / 2, "other": [1]} for i in range(start, start + count)

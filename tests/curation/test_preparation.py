@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import threading
 
@@ -102,7 +103,9 @@ def test_what_is_made_trains_and_the_manifest_counts_it(tmp_path):
     seconds = json.loads((made.place / "timing.json").read_text())
     assert list(seconds)[:3] == ["0: fields", "1: comparing", "1: exact_duplicates"] and len(seconds) == 9 and min(seconds.values()) > 0
     written = {path.name for path in made.place.glob("*.array_record-*")}
-    assert set(manifest["output"]) == written
+    assert set(manifest["output"]) == written | {"contaminated.jsonl"}
+    hit = [json.loads(line) for line in (made.place / "contaminated.jsonl").read_text().splitlines()]
+    assert hit == [{"set": "test", "key": f"test:{i}"} for i in range(3)]
     assert not list(made.place.parent.glob(".preparing*"))
     assert prepare(made, Engine(1, [])) == (json.loads((made.place / "manifest.json").read_text()), False)
 
@@ -180,6 +183,9 @@ def test_a_comparison_that_was_killed_is_made_again_and_one_that_was_done_is_not
     monkeypatch.undo()
     (work,) = made.place.parent.glob(".preparing-*")
     (work / "stage-1" / "00000.npy").write_bytes(b"half of a file")  # which is not taken for what was found
+    (work / "stage-1" / "hashes" / "00000.json").unlink()  # as if it had been killed there
+    (work / "stage-1" / "hashes" / "00000.records").write_bytes(b"half of a file")
+    shutil.rmtree(work / "stage-1" / "pairs")
     whole = recipe(tmp_path, *TWO_PASSES, out="whole")
     prepare(whole, Engine(1, []))
     monkeypatch.setattr("research.curation.preparation._finish", lambda *args: 1 / 0)
@@ -189,6 +195,31 @@ def test_a_comparison_that_was_killed_is_made_again_and_one_that_was_done_is_not
     monkeypatch.setattr("research.curation.duplicates.Duplicates.compare", lambda *args: 1 / 0)
     prepare(made, Engine(1, []))
     assert everything(whole.place) == everything(made.place)
+
+
+@pytest.mark.parametrize("stage, module, task", [(TWO_PASSES[1], "duplicates", "_candidates"), (COMPARISONS[1], "passages", "_sorted")])
+def test_a_comparison_goes_on_where_it_was_killed(tmp_path, monkeypatch, stage, module, task):
+    rules = (*ONE_PASS, stage)
+    made, whole = recipe(tmp_path, *rules), recipe(tmp_path, *rules, out="whole")
+    prepare(whole, Engine(1, []))
+    monkeypatch.setattr(f"research.curation.{module}.{task}", lambda *args: 1 / 0)
+    with pytest.raises(Exception, match="division by zero"):
+        prepare(made, Engine(1, []))
+    monkeypatch.undo()
+    before = {"duplicates": "_hashed", "passages": "_entries"}[module]
+    monkeypatch.setattr(f"research.curation.{module}.{before}", lambda *args: 1 / 0)  # which is done
+    prepare(made, Engine(1, []))
+    assert everything(whole.place) == everything(made.place)
+
+
+def test_what_other_packages_made_is_not_taken_for_the_same(tmp_path, monkeypatch):
+    made = recipe(tmp_path)
+    prepare(made, Engine(1, []))
+    versions = preparation._versions()
+    monkeypatch.setattr(preparation, "_versions", lambda: versions | {"numpy": "0.1", "newcomer": "2"})
+    with pytest.raises(UserError, match=rf"newcomer none instead of 2, numpy {versions['numpy']} instead of 0.1: to prepare it anew choose another") as e:
+        prepare(made, Engine(1, []))
+    assert "\n" not in str(e.value) and "ftfy" not in str(e.value)
 
 
 def test_what_another_recipe_left_unfinished_is_removed_and_told(tmp_path, capsys):

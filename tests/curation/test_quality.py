@@ -257,3 +257,10 @@ def test_a_list_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(UserError, match="word_list.file is .*empty.txt, which has no words"):
         make(WordList, file=str(tmp_path / "empty.txt"))
+
+
+@pytest.mark.parametrize("field", ["top_ngrams", "duplicate_ngrams"])
+@pytest.mark.parametrize("wrong", [(2,), (2, 0.1, 3), ("2", 0.1), (2, "a"), (0, 0.1), (2.5, 0.1), (True, 0.1), 2, "ab"])
+def test_what_is_no_length_with_a_share_is_refused(field, wrong):
+    with pytest.raises(UserError, match=f"gopher_repetition.{field} has "):
+        make(GopherRepetition, **{**LENIENT_REPETITION, field: ((2, 1), wrong)})

@@ -177,3 +177,10 @@ def test_the_command_keeps_the_tokens_and_says_how_to_train_on_them(cache, tmp_p
         assert len(stores() - before) == made
         before = stores()
         assert f"--config.data.name=mine --config.data.dir={tmp_path / 'out'} --config.model.vocab_size=270 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [3, 48])
+def test_a_vocabulary_larger_than_asked_for_is_refused(shared, tmp_path, size):
+    made, counted, _ = shared
+    with pytest.raises(UserError, match=rf"the tokenizer has \d+ tokens, tokens.vocab_size is {size}: .* raise it"):
+        Tokens(tokenizers.train_wordpiece, size, None, None).describe(shutil.copytree(made.place, tmp_path / "copy"), counted["splits"])

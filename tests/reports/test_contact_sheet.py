@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from research.core.errors import UserError
 from research.reports.contact_sheet import contact_sheet, grid, marked, page
 
 COLUMNS, CAPTIONS = ("epoch 0", "epoch 1"), ("boot", "<b>sandal</b>")
@@ -60,3 +61,10 @@ def test_images_stand_beside_what_became_of_them(channels, tmp_path):
 def test_an_example_with_a_variant_too_few_is_refused():
     with pytest.raises(ValueError):
         page(["a"], [["b"]], COLUMNS, ("",))
+
+
+@pytest.mark.parametrize("originals, name", [(["a"], "a.png"), ([np.zeros((2, 2, 1), np.uint8)], "a.html"), (["a"], "a")])
+def test_a_file_of_the_other_kind_is_refused(originals, name, tmp_path):
+    with pytest.raises(UserError, match="is a file that ends in "):
+        contact_sheet(originals, [originals], ("epoch 0",), ("",), tmp_path / name)
+    assert not list(tmp_path.iterdir())
