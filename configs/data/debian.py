@@ -31,7 +31,7 @@ def get_config(which="clean"):
     c.gopher_quality.min_words = 20  # of texts that have some 70
     c.near_duplicates.update(bands=20, rows=6)  # which miss fewer than FineWeb's
     c.repeated_passages.update(words=25, whole_sentences=True)
-    c.tokens.update(type="wordpiece", vocab_size=1024, length=128)  # as configs/gpt/tiny.py has them
+    c.tokens.update(type="wordpiece", vocab_size=1024, length=128)  # as many and as long as in configs/gpt/tiny.py; of words in lower case
     c.output.update(fields=("text", "package"), split_by="source")  # packages that are built together have much the same description
     if which == "raw":
         c.name = "debian_raw"
