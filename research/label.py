@@ -28,7 +28,6 @@ from collections.abc import Callable
 
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
 from configs import base
 from research import build, restore
@@ -36,7 +35,6 @@ from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.data.corpus import Corpus
 from research.data.tokenizer import load_tokenizer, vocabulary
-from research.interop import directory, published
 from research.labelling import active, functions, label_model, pseudo_labels, table, texts
 from research.labelling import agreement as measures
 from research.labelling import errors as confident_learning
@@ -110,7 +108,7 @@ def weak(values, config):
     covered_N = (votes_NM >= 0).any(1)
     if not covered_N.any():
         raise UserError(f"no function of {values.weak} votes on any of {len(data.texts):,} texts.")
-    model = label_model.fit(votes_NM, len(classes), label_model.given_balance(values.balance, classes, votes_NM))
+    model = label_model.fit(votes_NM, len(classes), balance(values.balance, classes, votes_NM))
     p_NC = model.probabilities(votes_NM)
     columns = [*label_model.analysis(votes_NM, data.labels_N), label_model.estimated_accuracy(votes_NM, model)]
     header = ["function", "coverage", "overlaps", "conflicts", "accuracy", "estimated accuracy"]
@@ -125,6 +123,27 @@ def weak(values, config):
     )
     second_N, best_N = np.sort(p_NC, 1)[:, -2:].T
     save(values.out, data, p_NC, covered_N & (best_N - second_N > 1e-6), classes, re.split(r"[./]", values.weak.removesuffix(".py"))[-1])
+
+
+def balance(shares: list[str], classes: tuple[str, ...], votes_NM: np.ndarray) -> np.ndarray | None:
+    """P(class) by what --balance says; None, it is to be learned, where that says nothing.
+
+    Raises UserError for what is no such thing, and for a class to be learned that has no vote: of its share the votes say nothing.
+    """
+    if not shares and (unvoted := [name for c, name in enumerate(classes) if not (votes_NM == c).any()]):
+        raise UserError(
+            f"no function votes for {', '.join(unvoted)}, so how frequent that is cannot be learned: write a function for it, leave it out of "
+            "--classes, or say how frequent each class is, --balance."
+        )
+    if not shares:
+        return None
+    try:
+        balance_C = np.array([float(share) for share in shares])
+    except ValueError:
+        balance_C = np.zeros(0)
+    if len(balance_C) != len(classes) or not (balance_C > 0).all() or abs(balance_C.sum() - 1) > 1e-6:
+        raise UserError(f"--balance={','.join(shares)}: give a share of more than 0 for each of {', '.join(classes)}, which together are 1.")
+    return balance_C
 
 
 def pseudo(values, config):
@@ -251,22 +270,11 @@ def opened(values, config) -> Run:
     return Run(workdir, config, e.objective, step, params, reader, tuple(restore.label_names(workdir) or ()), trained_on(workdir, config.data.dir))
 
 
-def lineage(workdir: pathlib.Path) -> dict[pathlib.Path, ConfigDict]:
-    """{a run and, one after the other, those that init.from says it was begun from: the config in its folder}."""
-    runs, place = {}, workdir
-    while place not in runs and (place / "config.json").is_file() and not directory.is_directory(place):
-        runs[place] = config_lib.read(place / "config.json", base.get_config())
-        place = pathlib.Path(runs[place].init["from"] or place)
-    if not place.exists() and str(place) not in published.PUBLISHED:
-        print(f"{[*runs][-1]} was begun from {place}, which is not here: what that was trained on is not left out.")
-    return runs
-
-
 def trained_on(workdir: pathlib.Path, folder: str | None) -> frozenset[str]:
     """The texts whose labels a run was given, or one that it was begun from: as the configs in their folders say, not the command line, but for
     data.dir, where data sets lie. Raises UserError where they cannot be read."""
     known: frozenset[str] = frozenset()
-    runs = lineage(workdir)
+    runs = restore.lineage(workdir, base.get_config())
     moved = {} if folder == runs[workdir].data.dir else {"data.dir": folder}
     for run, kept in runs.items():
         if kept.data.source == "labelled_text" and getattr(build.objective_class(kept), "predicts", None) in ("label", "score"):

@@ -170,7 +170,7 @@ def reader(e: Experiment, tokenizer: Tokenizer, params, of: Callable) -> Callabl
             filled = some + some[-1:] * (size - len(some))  # one number of texts is compiled
             laid_out = [text_inputs([text], tokenizer, what.vocabulary, length) for text in filled]
             inputs = {name: np.stack([x[name] for x in laid_out]) for name in laid_out[0]}
-            used = -(-int(inputs["mask"].any(0).sum()) // STEP) * STEP  # of few lengths
+            used = -(-max(1, int(inputs["mask"].any(0).sum())) // STEP) * STEP  # of few lengths
             with e.in_force():
                 rows = jax.device_get(step(params, {name: x_BT[:, :used] for name, x_BT in inputs.items()}))
             found.append(np.asarray(rows, np.float32)[: len(some)])
@@ -183,6 +183,17 @@ def label_names(workdir: pathlib.Path) -> list[str] | None:
     """The names of the labels of a run; None where it has none."""
     path = workdir / "labels.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def lineage(workdir: pathlib.Path, defaults) -> dict[pathlib.Path, ConfigDict]:
+    """{a run and, one after the other, those that init.from says it was begun from: the config in its folder, over `defaults`}."""
+    runs, place = {}, workdir
+    while place not in runs and (place / "config.json").is_file() and not directory.is_directory(place):
+        runs[place] = config_lib.read(place / "config.json", copy.deepcopy(defaults))
+        place = pathlib.Path(runs[place].init["from"] or place)
+    if not place.exists() and str(place) not in published.PUBLISHED:
+        print(f"{[*runs][-1]} was begun from {place}, which is not here: what that was trained on is not left out.")
+    return runs
 
 
 def fitting(config, argv: list[str]):

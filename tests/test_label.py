@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from research import label
+from configs import base
+from research import label, restore
 from research.core import config as config_lib
 from research.core.errors import UserError, run_command
 from research.labelling import pseudo_labels, table
@@ -179,6 +180,14 @@ def begun_from_another(workdir, tmp_path):
     return tmp_path / "second"
 
 
+def test_the_share_of_a_class_that_has_no_vote_is_not_learned():
+    votes_NM = np.array([[0, -1], [0, 1], [-1, 1]])
+    assert label.balance([], "ab", votes_NM) is None
+    with pytest.raises(UserError, match="no function votes for c, so how frequent that is cannot be learned"):
+        label.balance([], "abc", votes_NM)
+    np.testing.assert_allclose(label.balance(["0.5", ".25", "0.25"], "abc", votes_NM), [0.5, 0.25, 0.25])
+
+
 def test_what_those_were_trained_on_that_a_run_was_begun_from_counts_too(workdir, begun_from_another, tmp_path):
     old, new = (frozenset(document(i, seed).split("\n")[0] for i in range(count)) for seed, count in ((0, 40), (1, 12)))
     assert label.trained_on(workdir("class"), None) == old
@@ -187,17 +196,17 @@ def test_what_those_were_trained_on_that_a_run_was_begun_from_counts_too(workdir
 
 
 def test_a_run_is_followed_to_where_it_was_begun_and_no_further(begun_from_another, workdir, tmp_path, capsys):
-    assert [*label.lineage(begun_from_another)] == [begun_from_another, workdir("class")]
+    assert [*restore.lineage(begun_from_another, base.get_config())] == [begun_from_another, workdir("class")]
     kept = begun_from_another / "config.json"
     of = lambda where: kept.write_text(config_lib.to_json(tiny_config(**RUNS["class"] | dict(init__from=str(where)))))
     of(begun_from_another)
-    assert [*label.lineage(begun_from_another)] == [begun_from_another], "not without end"
+    assert [*restore.lineage(begun_from_another, base.get_config())] == [begun_from_another], "not without end"
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     of(tmp_path / "bert")
-    assert [*label.lineage(begun_from_another)] == [begun_from_another] and not capsys.readouterr().out
+    assert [*restore.lineage(begun_from_another, base.get_config())] == [begun_from_another] and not capsys.readouterr().out
     of(tmp_path / "gone")
-    label.lineage(begun_from_another)
+    restore.lineage(begun_from_another, base.get_config())
     assert f"was begun from {tmp_path}/gone, which is not here" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""CLIP (arXiv 2103.00020) in small: pictures of emoji and their names, in a minute on two CPU cores.
+"""CLIP (arXiv 2103.00020) in small: pictures of emoji and their names, in two minutes on two CPU cores.
 
 Validation is on 195 emoji whose names were never seen; their words often were. One batch of an evaluation holds them all, so that the recalls within
 the batch are those over the whole split. What it reaches at least (its loss rises in the second half, as 1,716 pairs are learned by heart, while

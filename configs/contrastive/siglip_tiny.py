@@ -1,4 +1,4 @@
-"""SigLIP (arXiv 2303.15343) in small: as configs/contrastive/clip_tiny.py with the pairwise sigmoid loss, in a minute on two CPU cores.
+"""SigLIP (arXiv 2303.15343) in small: as configs/contrastive/clip_tiny.py with the pairwise sigmoid loss, in two minutes on two CPU cores.
 
 The bias begins near the logarithm of one pair among the 256 of a batch, as the paper's -10 does for its 32,768. What it reaches at least for 195
 emoji whose names were never seen:

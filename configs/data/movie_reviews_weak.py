@@ -5,12 +5,7 @@
 Each takes a text and returns the name of a class, or None: it does not know. There are 16; on half of the sentences one votes, on a tenth several.
 That is too little to learn more from than how often a vote is right: the label model is not measurably more often right than the majority, and does
 not beat one accuracy for all functions, learned from the same votes: on most of the sentences they cannot be told apart. What is learned is learned
-on the training split, without its labels, so that each split can judge it (`python -m tests.labelling.weak_labels`; accuracy, log-loss, Brier score):
-
-    put together by                                         train, 4,231 sentences    validation, 510           test, 545
-    majority vote, one more for each class                  0.787   0.539   0.352     0.818   0.519   0.333     0.837   0.506   0.320
-    independent votes, each right 72.8 %, as is learned     0.787   0.508   0.328     0.818   0.480   0.301     0.837   0.457   0.281
-    label model                                             0.784   0.513   0.333     0.824   0.474   0.296     0.839   0.435   0.266
+on the training split, without its labels, so that each split can judge it: `python -m tests.labelling.weak_labels`, whose figures README.md has.
 
 Labels had one say: that blame denied is praise ("never dull") was a function too, and is none since the training labels show it wrong two times in
 three.

@@ -24,7 +24,7 @@ from research.core.files import write_atomically
 from research.curation import ngrams
 from research.curation.documents import Document, Dropped
 from research.curation.engine import Engine, done, reporting
-from research.curation.exchange import give, save, take
+from research.curation.exchange import give, partition_of, partitions, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 
@@ -97,16 +97,6 @@ def hashed(hashes_N: np.ndarray, place: Place) -> np.ndarray:
     records_N = np.empty(len(hashes_N), HASHED)
     records_N["hash"], records_N["place"] = hashes_N, int(place)
     return records_N
-
-
-def partitions(shards: int) -> int:
-    """How many there are of hashes, a power of two: about as many as there are shards, so that none is larger than what a shard has; 64 to 1,024."""
-    return 1 << min(10, max(6, (shards - 1).bit_length()))
-
-
-def partition_of(hashes: np.ndarray, count: int) -> np.ndarray:
-    """That of each uint64 hash, by its first bits: so what is sorted in each is sorted in all, one after another."""
-    return hashes >> np.uint64(65 - count.bit_length())
 
 
 def _candidates(most: int, hashes: pathlib.Path, folder: pathlib.Path, count: int, shards: int, partition: int):

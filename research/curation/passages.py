@@ -11,9 +11,8 @@ from research.core.errors import UserError
 from research.core.files import write_atomically
 from research.curation import ngrams
 from research.curation.documents import Document, Dropped
-from research.curation.duplicates import partition_of, partitions
 from research.curation.engine import Engine, done, reporting
-from research.curation.exchange import give, join, save, take
+from research.curation.exchange import give, join, partition_of, partitions, save, take
 from research.curation.passes import Effect
 from research.curation.shards import Place, Shards
 from research.data.text import sentences

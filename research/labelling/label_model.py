@@ -3,14 +3,11 @@
 A labelling function votes for a class or abstains. N examples, M functions, C classes; votes_NM int: the number of a class, or -1, it abstains.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
-
-from research.core.errors import UserError
 
 RIGHT = 0.73  # how often a function is taken to be right before its votes are seen (log-odds of 1: arXiv 1711.10160, section 3.1.2)
 COUNTS = 100  # how many of its votes that counts for: where functions seldom meet, their accuracies are hardly to be known (arXiv 1911.09860)
@@ -95,27 +92,6 @@ def fit(votes_NM: np.ndarray, classes: int, balance_C: np.ndarray | None = None,
         if np.abs(posterior_NC - before_NC).max() < 1e-4:
             break
     return model
-
-
-def given_balance(shares: Sequence[str], classes: Sequence[str], votes_NM: np.ndarray) -> np.ndarray | None:
-    """P(class) by what --balance says; None, it is to be learned, where that says nothing.
-
-    Raises UserError for what is no such thing, and for a class to be learned that has no vote: of its share the votes say nothing.
-    """
-    if not shares and (unvoted := [name for c, name in enumerate(classes) if not (votes_NM == c).any()]):
-        raise UserError(
-            f"no function votes for {', '.join(unvoted)}, so how frequent that is cannot be learned: write a function for it, leave it out of "
-            "--classes, or say how frequent each class is, --balance."
-        )
-    if not shares:
-        return None
-    try:
-        balance_C = np.array([float(share) for share in shares])
-    except ValueError:
-        balance_C = np.zeros(0)
-    if len(balance_C) != len(classes) or not (balance_C > 0).all() or abs(balance_C.sum() - 1) > 1e-6:
-        raise UserError(f"--balance={','.join(shares)}: give a share of more than 0 for each of {', '.join(classes)}, which together are 1.")
-    return balance_C
 
 
 def ways(votes_NM: np.ndarray, model: LabelModel, right: float) -> dict[str, np.ndarray]:

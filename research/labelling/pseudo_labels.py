@@ -104,6 +104,6 @@ def summary(found: Calibration, threshold: float, split: str) -> str:
     bound = " That temperature is at the bound of its search, and a better one may lie beyond: hold out more, or train the run further."
     return (
         f"On {len(found.labels_N):,} texts of {split}, with the temperature {found.temperature:.2f} that suits as many others, the expected "
-        f"calibration error is {found.after.error:.3f}; without it {found.before.error:.3f}. Of {sure.number:,} of these the run is sure enough, and {right}."
-        f"{bound * found.at_bound}"
+        f"calibration error is {found.after.error:.3f}; without it {found.before.error:.3f}. Of {sure.number:,} of these the run is sure enough, "
+        f"and {right}.{bound * found.at_bound}"
     )

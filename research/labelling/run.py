@@ -22,9 +22,7 @@ class Run:
     objective: Any
     step: int
     params: Any
-    reader: Callable[
-        [Callable], Callable[[Sequence[str]], np.ndarray]
-    ]  # as research/restore.py makes it: what a function of the model makes of texts
+    reader: Callable[[Callable], Callable[[Sequence[str]], np.ndarray]]  # what a function of the model makes of texts: of research/restore.py
     classes: tuple[str, ...]  # the names of its labels; none where it has none
     trained_on: frozenset[str]  # texts whose labels it was given
 

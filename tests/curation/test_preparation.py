@@ -268,7 +268,13 @@ def test_options_that_beam_does_not_know_are_one_line(options, message, capsys):
 
 def test_options_that_only_a_job_server_knows_are_left_to_it():
     Engine(1, ["--runner=FlinkRunner", "--of_its_server=2"])
-    Engine(1, ["--direct_num_workers=2", "--direct_running_mode=multi_processing"])
+    with pytest.raises(UserError, match="Beam knows no option --of_its_server=2"):
+        Engine(1, ["--of_its_server=2"])
+
+
+def test_options_of_beam_s_own_runner_are_taken(tmp_path):
+    prepare(recipe(tmp_path), Engine(1, ["--direct_num_workers=1", "--direct_running_mode=in_memory"]))
+    assert (tmp_path / "out" / "made" / "1.0.0" / "manifest.json").exists()
 
 
 def test_another_recipe_or_other_input_does_not_write_over_what_is_there(tmp_path):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from research.core.errors import UserError
 from research.labelling import label_model
 from research.labelling.label_model import analysis, fit, majority_vote, quality
 
@@ -155,14 +154,6 @@ def test_an_accuracy_is_estimated_of_those_whose_votes_meet_others_often_enough(
     votes_NM[200:, 2] = 1  # alone
     model = fit(votes_NM, 2)
     np.testing.assert_allclose(label_model.estimated_accuracy(votes_NM, model), [*model.accuracy_M[:2], np.nan])
-
-
-def test_the_share_of_a_class_that_has_no_vote_is_not_learned():
-    votes_NM = planted([0.8] * 5, [0.6] * 5)[1]
-    assert label_model.given_balance([], "ab", votes_NM) is None
-    with pytest.raises(UserError, match="no function votes for c, so how frequent that is cannot be learned"):
-        label_model.given_balance([], "abc", votes_NM)
-    np.testing.assert_allclose(label_model.given_balance(["0.5", ".25", "0.25"], "abc", votes_NM), [0.5, 0.25, 0.25])
 
 
 @pytest.mark.parametrize("votes", [[[-1, -1, -1]], [[0, -1, 1]], [[-1, 0, -1], [-1, 0, -1]], [[1, 1, 1]] * 5])
