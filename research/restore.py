@@ -170,7 +170,7 @@ def reader(e: Experiment, tokenizer: Tokenizer, params, of: Callable) -> Callabl
             filled = some + some[-1:] * (size - len(some))  # one number of texts is compiled
             laid_out = [text_inputs([text], tokenizer, what.vocabulary, length) for text in filled]
             inputs = {name: np.stack([x[name] for x in laid_out]) for name in laid_out[0]}
-            used = -(-max(1, int(inputs["mask"].any(0).sum())) // STEP) * STEP  # of few lengths
+            used = -(-int(inputs["mask"].any(0).sum()) // STEP) * STEP  # of few lengths
             with e.in_force():
                 rows = jax.device_get(step(params, {name: x_BT[:, :used] for name, x_BT in inputs.items()}))
             found.append(np.asarray(rows, np.float32)[: len(some)])

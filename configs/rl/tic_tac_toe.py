@@ -1,4 +1,4 @@
-"""Tic-tac-toe by AlphaZero: a small ViT, a cell a patch, that learns from games with itself never to lose, in 3 minutes on two CPU cores.
+"""Tic-tac-toe by AlphaZero: a small ViT, a cell a patch, that learns from games with itself never to lose, in 4 minutes on two CPU cores.
 
 What it reaches, of all the games that there can be with a perfect player and with one who may make any move:
 
